@@ -1,0 +1,680 @@
+"""The engine: it takes the events of a run, refuses what is out of order, counts, and notifies."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections import deque
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from lifecycle import protocols
+from lifecycle.errors import IllegalEventError, LifecycleError, LifecycleWarning, ReentrantEventError
+from lifecycle.events import Event, EventType, check_count
+from lifecycle.listeners import Control, Filter, Handle, Observer, Tap
+from lifecycle.protocol import Protocol, Row
+from lifecycle.repair import Explanations
+from lifecycle.rules import Payload, Progress, check_expect
+from lifecycle.saved import COUNTERS, HISTORY_LENGTH, SAVED_VERSION, check_saved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping
+
+__all__ = ["Lifecycle"]
+
+OnViolation = Literal["raise", "warn", "record"]
+Status = Literal["created", "open", "finalized", "aborted"]
+Listeners = dict[Handle, Tap | tuple[tuple[Any, ...], Observer]]
+Outcome = Literal["created", "abandoned", "finalized", "aborted"]
+
+VIOLATIONS_KEPT = 1000
+"""Violations that a lifecycle keeps when it does not raise them; the oldest go first."""
+
+_INITIALIZE = EventType.INITIALIZE
+_CALIBRATION_EPOCH_START = EventType.CALIBRATION_EPOCH_START
+_BATCH_START = EventType.BATCH_START
+_LOSS_CALCULATED = EventType.LOSS_CALCULATED
+_OPTIM_PRE_STEP = EventType.OPTIM_PRE_STEP
+_OPTIM_POST_STEP = EventType.OPTIM_POST_STEP
+_BATCH_END = EventType.BATCH_END
+_SEQUENTIAL_EPOCH_END = EventType.SEQUENTIAL_EPOCH_END
+_CALIBRATION_EPOCH_END = EventType.CALIBRATION_EPOCH_END
+_FINALIZE = EventType.FINALIZE
+
+_SUSPENDABLE = frozenset({_BATCH_START, _LOSS_CALCULATED, _OPTIM_PRE_STEP, _OPTIM_POST_STEP, _BATCH_END})
+_CLOSED: Row = {}
+
+
+class Lifecycle:
+    """A run of a protocol: takes its events one by one, and lets none pass that is out of order.
+
+    Args:
+        protocol: A protocol, or the name of a built-in one.
+        steps_per_epoch: Optimizer steps in an epoch; makes `event` epoch based.
+        batches_per_step: Batches in one optimizer step; None is 1.
+        invocations_per_step: Calls of the optimizer that make one step. If it is more than 1, the run obeys
+            ``protocol.repeat_steps()``.
+        expect: Counts that the caller knows. ``sequential_epochs`` and ``batches`` are those of every calibration epoch
+            (of the whole run if it has none), ``calibration_epochs`` and ``steps`` those of the run. They are checked
+            at CALIBRATION_EPOCH_END and at FINALIZE.
+        on_violation: What to do with an event that is out of order: ``"raise"`` refuses it. ``"warn"`` and
+            ``"record"`` keep it in `violations`, go on as if what is missing had come (or as if the event had not,
+            where that is likelier), and notify the observers of it.
+        thread_safe: Let one thread at a time in.
+
+    Raises:
+        LifecycleError: There is no such protocol, or it has no optimizer events for `invocations_per_step` to count.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is out of range.
+
+    Example:
+        >>> lc = Lifecycle("training", steps_per_epoch=2)
+        >>> with lc.session():
+        ...     for loss in 0.9, 0.8, 0.7:
+        ...         with lc.batch():
+        ...             _ = lc.loss_calculated(loss=loss)
+        ...             _ = lc.optim_pre_step()
+        ...             _ = lc.optim_post_step()
+        >>> lc.state, lc.event.global_step, lc.event.epoch_full
+        ('finalized', 3, 1.5)
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_aborted",
+        "_explanations",
+        "_history",
+        "_holds",
+        "_listeners",
+        "_lock",
+        "_notifying",
+        "_observers",
+        "_place",
+        "_row",
+        "_suspensions",
+        "_taps",
+        "_violations",
+        "event",
+        "expect",
+        "on_violation",
+        "progress",
+        "protocol",
+    )
+
+    def __init__(
+        self,
+        protocol: Protocol | str = protocols.COMPRESSION,
+        *,
+        steps_per_epoch: int | None = None,
+        batches_per_step: int | None = None,
+        invocations_per_step: int = 1,
+        expect: Mapping[str, int] | None = None,
+        on_violation: OnViolation = "raise",
+        thread_safe: bool = False,
+    ) -> None:
+        if isinstance(protocol, str):
+            protocol = protocols.get(protocol)
+        elif not isinstance(protocol, Protocol):  # pyright: ignore[reportUnnecessaryIsInstance] # untyped callers
+            raise TypeError(f"protocol must be a Protocol or the name of one, got {protocol!r}")
+        if on_violation not in get_args(OnViolation):
+            raise ValueError(f"on_violation must be 'raise', 'warn' or 'record', got {on_violation!r}")
+        self.event = Event(None, steps_per_epoch, batches_per_step, invocations_per_step)
+        self.protocol = protocol if invocations_per_step == 1 else protocol.repeat_steps()
+        self.progress = Progress()
+        self.expect: Mapping[str, int] = check_expect(expect) if expect else {}
+        self.on_violation = on_violation
+
+        # `_row` is the state. While something keeps the fast path of `fire` closed, it is `_CLOSED`, which sends every
+        # event to `_admit`, and the state is in `_place`. `_holds` counts what keeps it closed.
+        self._place = self._row = self.protocol.rows[self.protocol.initial]
+        self._holds = 0
+        self._history: deque[Any] = deque(maxlen=HISTORY_LENGTH)
+        self._listeners: Listeners = {}
+        self._observers: dict[Any, tuple[Observer, ...]] = {}
+        self._taps: tuple[Tap, ...] = ()
+        self._notifying: Any = None
+        self._suspensions = 0
+        self._aborted = False
+        self._explanations: Explanations | None = None
+        self._violations: deque[IllegalEventError] | None = None
+        self._lock: AbstractContextManager[Any] | None = None
+        if thread_safe:
+            self._lock = threading.RLock()
+            self._hold()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Lifecycle {self.protocol.name!r} in {self.state}: "
+            f"global_batch={self.event.global_batch}, global_step={self.event.global_step}>"
+        )
+
+    @property
+    def state(self) -> str:
+        """The name of the state that the run is in."""
+        return self.protocol.info(self._standing()).state
+
+    @property
+    def allowed(self) -> tuple[Any, ...]:
+        """The events that are legal now, in the order of the protocol; none after `abort`."""
+        return () if self._aborted else self.protocol.info(self._standing()).allowed
+
+    @property
+    def status(self) -> Status:
+        """How far the run is: ``"created"``, ``"open"``, ``"finalized"`` or ``"aborted"``."""
+        if self._aborted:
+            return "aborted"
+        if self.protocol.info(self._standing()).final:
+            return "finalized"
+        return "open" if self.progress.accepted else "created"
+
+    @property
+    def history(self) -> tuple[Any, ...]:
+        """The last accepted events, oldest first, 16 at most; never their payloads."""
+        return tuple(self._history)
+
+    @property
+    def violations(self) -> tuple[IllegalEventError, ...]:
+        """The violations of this run that were not raised, oldest first; the last 1000."""
+        return tuple(self._violations or ())
+
+    def can(self, event: str) -> bool:
+        """Whether an event is legal now, its payload and the expected counts left aside.
+
+        Raises:
+            TypeError: `event` is not a string.
+            UnknownEventError: There is no such event.
+        """
+        return self.protocol.event(event) in self.allowed
+
+    def fire(self, event: str, /, **payload: Any) -> Event:
+        """Take one event: move, count, notify.
+
+        Args:
+            event: The event, as a member or in any of its spellings.
+            **payload: What comes with it; the observers get it. ``loss`` is needed by LOSS_CALCULATED; a true
+                ``skipped`` tells OPTIM_POST_STEP that the optimizer left the weights as they were.
+
+        Returns:
+            The live event. It changes with the next one: keep ``event.new_instance()``.
+
+        Raises:
+            IllegalEventError: The event is out of order (or one of its kinds: its payload is missing, expected counts
+                are missed).
+            ReentrantEventError: An observer of this lifecycle fired it.
+            TypeError: `event` is not a string.
+            UnknownEventError: There is no such event.
+            Exception: What an observer raised; the event stands, and later observers are not called.
+
+        Example:
+            >>> lc = Lifecycle()
+            >>> lc.fire("initialize").type_
+            <EventType.INITIALIZE: 'initialize'>
+        """
+        try:
+            row, member, update, check = self._row[event]
+        except (KeyError, TypeError):
+            row = member = update = check = None
+        if row is None or (check is not None and not check(self, payload)):
+            return self._admit(event, payload)
+        current = self.event
+        progress = self.progress
+        # First, so that an update that fails has left nothing behind.
+        if update is not None:
+            update(current, progress, payload)
+        self._row = row
+        current.type_ = member
+        progress.accepted += 1
+        self._history.append(member)
+        if self._listeners:
+            self._notify(member, payload)
+        return current
+
+    def initialize(self, **payload: Any) -> Event:
+        """Fire INITIALIZE; see `fire`."""
+        return self.fire(_INITIALIZE, **payload)
+
+    def calibration_epoch_start(self, **payload: Any) -> Event:
+        """Fire CALIBRATION_EPOCH_START; see `fire`."""
+        return self.fire(_CALIBRATION_EPOCH_START, **payload)
+
+    def batch_start(self, **payload: Any) -> Event:
+        """Fire BATCH_START; see `fire`."""
+        return self.fire(_BATCH_START, **payload)
+
+    def loss_calculated(self, **payload: Any) -> Event:
+        """Fire LOSS_CALCULATED, which needs a `loss`; see `fire`."""
+        return self.fire(_LOSS_CALCULATED, **payload)
+
+    def optim_pre_step(self, **payload: Any) -> Event:
+        """Fire OPTIM_PRE_STEP; see `fire`."""
+        return self.fire(_OPTIM_PRE_STEP, **payload)
+
+    def optim_post_step(self, **payload: Any) -> Event:
+        """Fire OPTIM_POST_STEP, which counts nothing if `skipped` is true; see `fire`."""
+        return self.fire(_OPTIM_POST_STEP, **payload)
+
+    def batch_end(self, **payload: Any) -> Event:
+        """Fire BATCH_END; see `fire`."""
+        return self.fire(_BATCH_END, **payload)
+
+    def sequential_epoch_end(self, **payload: Any) -> Event:
+        """Fire SEQUENTIAL_EPOCH_END; see `fire`."""
+        return self.fire(_SEQUENTIAL_EPOCH_END, **payload)
+
+    def calibration_epoch_end(self, **payload: Any) -> Event:
+        """Fire CALIBRATION_EPOCH_END; see `fire`."""
+        return self.fire(_CALIBRATION_EPOCH_END, **payload)
+
+    def finalize(self, **payload: Any) -> Event:
+        """Fire FINALIZE; see `fire`."""
+        return self.fire(_FINALIZE, **payload)
+
+    @contextmanager
+    def session(self, **payload: Any) -> Generator[Event, None, None]:
+        """Fire INITIALIZE, run the block, fire FINALIZE. If the block raises, the run is aborted instead.
+
+        Args:
+            **payload: What comes with INITIALIZE.
+        """
+        before = self.progress.accepted
+        try:
+            yield self.fire(_INITIALIZE, **payload)
+        except BaseException as error:
+            # Where INITIALIZE itself was refused, the run that is open is not this block's to abort.
+            if self.progress.accepted > before:
+                self.abort(error)
+            raise
+        self.fire(_FINALIZE)
+
+    @contextmanager
+    def calibration_epoch(self, **payload: Any) -> Generator[Event, None, None]:
+        """Fire CALIBRATION_EPOCH_START, run the block, fire CALIBRATION_EPOCH_END unless the block raises.
+
+        Args:
+            **payload: What comes with CALIBRATION_EPOCH_START.
+        """
+        yield self.fire(_CALIBRATION_EPOCH_START, **payload)
+        self.fire(_CALIBRATION_EPOCH_END)
+
+    @contextmanager
+    def batch(self, **payload: Any) -> Generator[Event, None, None]:
+        """Fire BATCH_START, run the block, fire BATCH_END unless the block raises.
+
+        Args:
+            **payload: What comes with BATCH_START.
+        """
+        yield self.fire(_BATCH_START, **payload)
+        self.fire(_BATCH_END)
+
+    @contextmanager
+    def suspended(self, reason: str) -> Generator[None, None, None]:
+        """Ignore batch, loss and optimizer events inside the block: they are not checked and reach nobody.
+
+        For evaluation and the like, whose batches are not the run's. Blocks nest. A suspension is not part of the saved
+        state.
+
+        Args:
+            reason: Why, for the journal.
+
+        Example:
+            >>> lc = Lifecycle("training")
+            >>> _ = lc.initialize()
+            >>> with lc.suspended("evaluation"):
+            ...     _ = lc.batch_end()
+            >>> lc.state, lc.progress.ignored
+            ('session.ready', 1)
+        """
+        self._suspensions += 1
+        self._hold()
+        self._tell("suspend", reason)
+        try:
+            yield
+        finally:
+            self._suspensions -= 1
+            self._release()
+            self._tell("resume", reason)
+
+    def on(
+        self,
+        events: str | Iterable[str],
+        callback: Observer,
+        *,
+        every: int = 1,
+        once: bool = False,
+        when: Callable[[Event, Payload], Any] | None = None,
+    ) -> Handle:
+        """Call an observer at some events. Observers run in the order in which they were registered.
+
+        Args:
+            events: An event, or several; ``EventType`` itself is all of them.
+            callback: Called as ``callback(event, payload)``, with the live event and the dictionary of what came with
+                it. The counters are those after the event. It may not fire, reset or load state.
+            every: Call it at each `every`-th of its events in a run.
+            once: Call it the first time only.
+            when: Asked as ``when(event, payload)`` before anything else; events it says no to do not count.
+
+        Returns:
+            A handle whose ``remove()`` takes the observer back.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            UnknownEventError: There is no such event.
+            ValueError: `every` is not at least 1, or there are no events.
+
+        Example:
+            >>> lc = Lifecycle("training")
+            >>> handle = lc.on("batch_end", lambda event, payload: print("batch", event.global_batch), every=2)
+            >>> with lc.session():
+            ...     for loss in 4, 3, 2, 1:
+            ...         with lc.batch():
+            ...             _ = lc.loss_calculated(loss=loss)
+            batch 2
+            batch 4
+            >>> handle.remove()
+        """
+        wanted = [events] if isinstance(events, str) else list(events)
+        members = tuple(dict.fromkeys(self.protocol.event(event) for event in wanted))
+        if not members:
+            raise ValueError("on() needs at least one event, got none")
+        if not callable(callback):
+            raise TypeError(f"callback must be callable, got {callback!r}")
+        if when is not None and not callable(when):
+            raise TypeError(f"when must be callable, got {when!r}")
+        check_count("every", every, least=1)
+        plain = every == 1 and not once and when is None
+        observer = callback if plain else Filter(callback, every, once, when)
+        handle = Handle(self._forget)
+        if isinstance(observer, Filter):
+            observer.handle = handle
+        self._listen({**self._listeners, handle: (members, observer)})
+        return handle
+
+    def attach(self, tap: Tap) -> Handle:
+        """Let a tap see everything that happens from now on.
+
+        Returns:
+            A handle whose ``remove()`` takes the tap off.
+
+        Raises:
+            TypeError: `tap` is not a `Tap`.
+        """
+        if not isinstance(tap, Tap):  # pyright: ignore[reportUnnecessaryIsInstance] # untyped callers
+            raise TypeError(f"tap must be a Tap, got {tap!r}")
+        handle = Handle(self._forget)
+        self._listen({**self._listeners, handle: tap})
+        return handle
+
+    def abort(self, error: BaseException | str | None = None) -> None:
+        """End an open run as failed: nothing is legal any more but `reset`. On a run that is not open, do nothing.
+
+        Args:
+            error: Why, for the journal.
+        """
+        if self.status == "open":
+            self._aborted = True
+            self._hold()
+            self._tell("abort", error)
+
+    def reset(self) -> Outcome:
+        """Begin a new run. Counters, history and violations go; observers and configuration stay.
+
+        Returns:
+            How the last run had ended: ``"finalized"``, ``"aborted"``, ``"abandoned"`` if it was left open, or
+            ``"created"`` if it had not begun.
+
+        Raises:
+            ReentrantEventError: An observer of this lifecycle called it.
+        """
+        with self._lock or contextlib.nullcontext():
+            self._refuse_reentry("reset() was called")
+            status = self.status
+            outcome: Outcome = "abandoned" if status == "open" else status
+            self._begin(self.protocol.initial)
+            self._restore(None, dict.fromkeys(COUNTERS, 0), asdict(Progress()), ())
+            for observers in self._observers.values():
+                for observer in observers:
+                    if isinstance(observer, Filter):
+                        observer.restart()
+            self._tell("reset", outcome)
+        return outcome
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole run as plain data that JSON can hold. Observers, expectations and violations are not in it.
+
+        Example:
+            >>> import json
+            >>> lc = Lifecycle("training")
+            >>> _ = lc.initialize(), lc.batch_start()
+            >>> saved = json.dumps(lc.state_dict())
+            >>> resumed = Lifecycle("training")
+            >>> resumed.load_state_dict(json.loads(saved))
+            >>> resumed.state
+            'session.batch.started'
+        """
+        event = asdict(self.event)
+        type_ = event.pop("type_")
+        return {
+            "version": SAVED_VERSION,
+            "protocol": self.protocol.name,
+            "state": self.state,
+            "aborted": self._aborted,
+            "event": {"type_": None if type_ is None else type_.value, **event},
+            "progress": asdict(self.progress),
+            "history": [event.value for event in self._history],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved run. All of it is checked before anything changes.
+
+        Args:
+            state: What `state_dict` returned, for the same protocol and sizes of epochs, steps and invocations.
+
+        Raises:
+            LifecycleError: It is another protocol's or configuration's, or a part is missing, unknown or out of range.
+            ReentrantEventError: An observer of this lifecycle called it.
+            TypeError: It is not a mapping, or a part has the wrong type.
+        """
+        with self._lock or contextlib.nullcontext():
+            self._refuse_reentry("load_state_dict() was called")
+            run = check_saved(state, self.state_dict(), self.protocol)
+            self._begin(run.state)
+            self._restore(run.type_, run.counters, run.progress, run.history)
+            if run.aborted:
+                self._aborted = True
+                self._hold()
+
+    def _standing(self) -> Row:
+        return self._place if self._row is _CLOSED else self._row
+
+    def _move(self, row: Row) -> None:
+        """Stand on a row, whether or not the fast path is open."""
+        self._place = row
+        self._row = _CLOSED if self._holds else row
+
+    def _hold(self) -> None:
+        self._holds += 1
+        self._move(self._standing())
+
+    def _release(self) -> None:
+        self._holds -= 1
+        self._move(self._standing())
+
+    def _begin(self, state: str) -> None:
+        if self._aborted:
+            self._aborted = False
+            self._release()
+        if self._explanations:
+            self._release()
+        self._explanations = self._violations = None
+        self._move(self.protocol.rows[state])
+
+    def _restore(
+        self, type_: Any, counters: Mapping[str, int], progress: Mapping[str, int], history: Iterable[Any]
+    ) -> None:
+        self.event.type_ = type_
+        for name, value in counters.items():
+            setattr(self.event, name, value)
+        for name, value in progress.items():
+            setattr(self.progress, name, value)
+        self._history.clear()
+        self._history.extend(history)
+
+    def _refuse_reentry(self, act: str) -> None:
+        if self._notifying is not None:
+            raise ReentrantEventError(
+                f"{act} by an observer of {self._notifying.name}; fire it after the observers have returned"
+            )
+
+    def _admit(self, event: str, payload: Payload) -> Event:
+        """Take an event on the general path: every spelling, every mode, every way to go wrong."""
+        with self._lock or contextlib.nullcontext():
+            try:
+                member = self.protocol.event(event)
+                if self._suspensions and member in _SUSPENDABLE:
+                    self.progress.ignored += 1
+                    return self.event
+                self._refuse_reentry(f"{member.name} was fired")
+                error = self._fault(member, payload)
+                if error is not None and (self.on_violation == "raise" or self._aborted):
+                    raise error
+            except (LifecycleError, TypeError) as refusal:
+                self.progress.rejected += 1
+                self._report(event, refusal)
+                raise
+            if error is not None:
+                self._tolerate(event, member, payload, error)
+            else:
+                self._accept(member, payload)
+                if self._explanations:
+                    self._follow(member)
+            if self._listeners:
+                self._notify(member, payload)
+            return self.event
+
+    def _fault(self, member: Any, payload: Payload) -> IllegalEventError | None:
+        """Why an event may not pass now, if it may not."""
+        row = self._standing()
+        state = self.protocol.info(row).state
+        progress = self.progress
+        context: dict[str, Any] = {
+            "event": member,
+            "state": state,
+            "allowed": self.allowed,
+            "position": progress.accepted + progress.rejected + progress.ignored + 1,
+            "history": self._history,
+            "counters": {
+                "global_batch": self.event.global_batch,
+                "global_step": self.event.global_step,
+                "sequential_epochs": progress.sequential_epochs,
+            },
+        }
+        if self._aborted:
+            return IllegalEventError(**context, hint="the run was aborted; reset() begins a new one")
+        if member not in row:
+            return IllegalEventError(**context, hint=self.protocol.hint(state, member))
+        guard = self.protocol.guard(state, member)
+        if guard is None or guard.check(self, payload):
+            return None
+        return guard.error(guard, self, **context)
+
+    def _accept(self, member: Any, payload: Payload) -> None:
+        row, _, update, _ = self._standing()[member]
+        if update is not None:
+            update(self.event, self.progress, payload)
+        self._move(row)
+        self.event.type_ = member
+        self.progress.accepted += 1
+        self._history.append(member)
+
+    def _follow(self, member: Any) -> None:
+        """Keep the other explanations of a past violation in step, and the fast path closed while there are any."""
+        explanations = self._explanations
+        if explanations:
+            explanations.follow(self.state, member)
+            if not explanations:
+                self._release()
+
+    def _tolerate(self, event: object, member: Any, payload: Payload, error: IllegalEventError) -> None:
+        """Keep a violation, and take the event all the same."""
+        if self.on_violation == "warn":
+            warnings.warn(str(error), LifecycleWarning, stacklevel=4)
+        if self._violations is None:
+            self._violations = deque(maxlen=VIOLATIONS_KEPT)
+        self._violations.append(error)
+        self._report(event, error)
+        if member in self._standing():
+            self._accept(member, payload)
+            self._follow(member)
+            return
+        if not self._explanations:
+            self._explanations = Explanations(self.protocol)
+            self._hold()
+        repair = self._explanations.repair(self.state, member)
+        row = self._standing()
+        for missing in repair.inserted:
+            row, _, update, _ = row[missing]
+            if update is not None:
+                update(self.event, self.progress, {})
+        self._move(self.protocol.rows[repair.source or repair.state])
+        if repair.source is None:
+            self.event.type_ = member
+            self.progress.rejected += 1
+        else:
+            self._accept(member, payload)
+        if not self._explanations:
+            self._release()
+
+    def _notify(self, member: Any, payload: Payload) -> None:
+        """Call the observers of an event, with the fast path closed so that none of them can fire."""
+        taps = self._taps
+        self._notifying = member
+        self._place = self._standing()
+        self._row = _CLOSED
+        error: BaseException | None = None
+        started = 0
+        try:
+            if taps:
+                for tap in taps:
+                    tap.before_notify(self, payload)
+                started = perf_counter_ns()
+            event = self.event
+            for observer in self._observers.get(member, ()):
+                observer(event, payload)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            try:
+                if taps:
+                    duration = perf_counter_ns() - started if started else 0
+                    for tap in taps:
+                        tap.after_notify(self, payload, duration, error)
+            finally:
+                self._notifying = None
+                self._move(self._place)
+
+    def _report(self, event: object, error: Exception) -> None:
+        for tap in self._taps:
+            tap.rejected(self, event, error)
+
+    def _tell(self, action: Control, detail: object) -> None:
+        for tap in self._taps:
+            tap.control(self, action, detail)
+
+    def _listen(self, listeners: Listeners) -> None:
+        observers: dict[Any, tuple[Observer, ...]] = {}
+        taps: list[Tap] = []
+        for listener in listeners.values():
+            if isinstance(listener, Tap):
+                taps.append(listener)
+                continue
+            events, observer = listener
+            for event in events:
+                observers[event] = (*observers.get(event, ()), observer)
+        self._listeners, self._observers, self._taps = listeners, observers, tuple(taps)
+
+    def _forget(self, handle: Handle) -> None:
+        self._listen({kept: listener for kept, listener in self._listeners.items() if kept is not handle})

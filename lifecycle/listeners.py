@@ -1,0 +1,84 @@
+"""Who is told what happens to a lifecycle: observers, which see accepted events, and taps, which see everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from lifecycle.events import Event
+from lifecycle.rules import Payload
+
+if TYPE_CHECKING:
+    from lifecycle.engine import Lifecycle
+
+__all__ = ["Control", "Filter", "Handle", "Observer", "Tap"]
+
+Observer = Callable[[Event, Payload], object]
+"""Called with the live event and what came with it."""
+
+Control = Literal["reset", "abort", "suspend", "resume"]
+"""What can be done to a run besides firing its events."""
+
+
+class Tap:
+    """Sees everything that happens to a lifecycle, where an observer sees accepted events only.
+
+    Journals, overlays, progress bars and the lockstep of ranks are taps. Derive from it, override what is needed, and
+    pass an instance to `Lifecycle.attach`. Taps may not fire events.
+    """
+
+    def before_notify(self, lifecycle: Lifecycle, payload: Payload) -> None:
+        """An event was accepted, and the counters are those after it. An exception keeps it from the observers."""
+
+    def after_notify(self, lifecycle: Lifecycle, payload: Payload, duration: int, error: BaseException | None) -> None:
+        """All observers have run, in `duration` nanoseconds, or one of them has raised `error`."""
+
+    def rejected(self, lifecycle: Lifecycle, event: object, error: Exception) -> None:
+        """An event, given as the caller wrote it, was refused with `error`, or let through in spite of it."""
+
+    def control(self, lifecycle: Lifecycle, action: Control, detail: object) -> None:
+        """The run was reset (`detail` is how it had ended), aborted (the error), suspended or resumed (the reason)."""
+
+
+class Handle:
+    """Takes an observer or a tap off a lifecycle again."""
+
+    __slots__ = ("__weakref__", "_forget")
+
+    def __init__(self, forget: Callable[[Handle], None]) -> None:
+        self._forget = forget
+
+    def remove(self) -> None:
+        """Notify it no more. Once is enough; doing it again does nothing."""
+        self._forget(self)
+
+
+class Filter:
+    """An observer that is called for some of its events only."""
+
+    __slots__ = ("callback", "every", "handle", "once", "seen", "when")
+
+    def __init__(
+        self, callback: Observer, every: int, once: bool, when: Callable[[Event, Payload], Any] | None
+    ) -> None:
+        self.callback = callback
+        self.every = every
+        self.once = once
+        self.when = when
+        self.seen = 0
+        self.handle: Handle | None = None
+
+    def __call__(self, event: Event, payload: Payload) -> None:
+        """Call the observer if it is due."""
+        if self.when is not None and not self.when(event, payload):
+            return
+        self.seen += 1
+        if self.seen % self.every:
+            return
+        if self.once and self.handle is not None:
+            self.handle.remove()
+        self.callback(event, payload)
+
+    def restart(self) -> None:
+        """Count from zero, for a new run."""
+        self.seen = 0

@@ -1,0 +1,543 @@
+"""A protocol: the legal order of events as a table of states and transitions.
+
+Everything else is derived from the table: the `transitions` machine, the rows that the engine runs on, the allowed
+events, the hints of errors, the diagrams and the tables in the documentation.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from transitions.extensions.nesting import HierarchicalMachine, NestedState
+
+from lifecycle.errors import ProtocolError, UnknownEventError, names
+from lifecycle.events import Event, EventType, nearest, spellings
+from lifecycle.rules import GUARDS, UPDATES, Guard, Progress, Update
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+__all__ = ["Protocol", "Transition"]
+
+SEPARATOR = "."
+"""What stands between a group of states and a state in it."""
+
+Row = dict[Any, Any]
+"""The transitions of one state: ``row[event] = (next row, event as a member, update or None, check or None)``."""
+
+
+class ProtocolState(NestedState):
+    """A state whose name is separated by dots. The separator of `NestedState` itself is shared by all its users."""
+
+    separator = SEPARATOR
+
+
+class ProtocolMachine(HierarchicalMachine):
+    """A hierarchical `transitions` machine over dotted state names."""
+
+    state_cls = ProtocolState
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One legal move.
+
+    Args:
+        source: The state it leaves.
+        event: The event that makes it, as a member or in any of its spellings.
+        target: The state it enters; may be `source`.
+        guard: What must hold besides; by default what the event always needs.
+        update: What it counts; by default what the event always counts.
+
+    Example:
+        >>> Transition("session.ready", "finalize", "finalized").target
+        'finalized'
+    """
+
+    source: str
+    event: Any
+    target: str
+    guard: Guard | None = None
+    update: Update | None = None
+
+
+class RowInfo(NamedTuple):
+    """What a row stands for."""
+
+    state: str
+    allowed: tuple[Any, ...]
+    final: bool
+
+
+@dataclass(frozen=True, repr=False)
+class Protocol:
+    """The legal sequences of events, as data.
+
+    Args:
+        name: What it is called in messages, traces and saved state.
+        states: Names of the states, in the order in which tables and diagrams show them. A dot nests:
+            ``session.batch.started`` is in the group ``session.batch``, which is in ``session``.
+        transitions: The legal moves. A state has one for an event at most.
+        initial: The state in which every run begins.
+        final: The states in which a run is complete; nothing is legal there.
+        vocabularies: The enumerations that the events come from. Their members must be strings.
+        description: What it is for, in one line.
+
+    Raises:
+        ProtocolError: The table has faults: duplicate or unknown names, ambiguous transitions, states that cannot be
+            reached or from which no final state can be. The message names all of them.
+        TypeError: A vocabulary is not an enumeration of strings.
+
+    Example:
+        >>> one_batch = Protocol(
+        ...     "one batch",
+        ...     states=["created", "open", "done"],
+        ...     transitions=[Transition("created", "batch_start", "open"), Transition("open", "batch_end", "done")],
+        ...     initial="created",
+        ...     final=["done"],
+        ... )
+        >>> one_batch.accepts(["batch_start", "batch_end"])
+        True
+    """
+
+    name: str
+    states: Sequence[str]
+    transitions: Sequence[Transition]
+    initial: str
+    final: Sequence[str]
+    vocabularies: Sequence[type[enum.Enum]] = (EventType,)
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        freeze = object.__setattr__
+        for name in "states", "transitions", "final", "vocabularies":
+            value: Any = getattr(self, name)
+            if isinstance(value, str):
+                raise TypeError(f"{name} must be a sequence, got the string {value!r}")
+            freeze(self, name, tuple(value))
+        for vocabulary in self.vocabularies:
+            if not {str, enum.Enum} <= set(getattr(vocabulary, "__mro__", ())):
+                raise TypeError(f"a vocabulary must be a class like 'class Mine(str, Enum)', got {vocabulary!r}")
+        problems = [*self._bad_states(), *self._bad_vocabularies()]
+        if not problems:
+            problems = list(self._bad_transitions())
+        if not problems:
+            freeze(self, "transitions", tuple(self._complete(transition) for transition in self.transitions))
+            problems = [*self._ambiguities(), *self._dead_states()]
+        if problems:
+            raise ProtocolError(f"protocol {self.name!r}: " + "; ".join(problems))
+
+    def __repr__(self) -> str:
+        return f"<Protocol {self.name!r}: {len(self.states)} states, {len(self.transitions)} transitions>"
+
+    @cached_property
+    def events(self) -> tuple[Any, ...]:
+        """The events that it uses, in the order of their vocabularies."""
+        used = {transition.event for transition in self.transitions}
+        return tuple(member for vocabulary in self.vocabularies for member in vocabulary if member in used)
+
+    def event(self, event: str) -> Any:
+        """The member for any spelling of an event.
+
+        Args:
+            event: A member, its value, its name or ``Class.NAME``; aliases too.
+
+        Raises:
+            TypeError: `event` is not a string.
+            UnknownEventError: No event of the vocabularies is called that.
+        """
+        if not isinstance(event, str):  # pyright: ignore[reportUnnecessaryIsInstance] # callers may have no types
+            raise TypeError(f"an event must be an EventType or a string, got {event!r}")
+        member = self._spellings.get(event)
+        if member is None:
+            known = [member.value for vocabulary in self.vocabularies for member in vocabulary]
+            raise UnknownEventError(
+                f"{str(event)!r} is not an event of protocol {self.name!r}; {nearest(event, known)}"
+            )
+        return member
+
+    def allowed(self, state: str) -> tuple[Any, ...]:
+        """The events that are legal in a state, in table order.
+
+        Raises:
+            ProtocolError: There is no such state.
+
+        Example:
+            >>> from lifecycle import protocols
+            >>> [event.name for event in protocols.TRAINING.allowed("session.ready")]
+            ['BATCH_START', 'FINALIZE']
+        """
+        return tuple(self._moves[self._known(state)])
+
+    def target(self, state: str, event: str) -> str | None:
+        """The state that an event leads to, or None where it is not legal.
+
+        Raises:
+            ProtocolError: There is no such state.
+            TypeError: `event` is not a string.
+            UnknownEventError: There is no such event.
+        """
+        return self._moves[self._known(state)].get(self.event(event))
+
+    def path(self, state: str, event: str) -> tuple[Any, ...] | None:
+        """The shortest sequence of events after which an event is legal; of several, the first in table order.
+
+        Args:
+            state: Where to begin.
+            event: The event that is to become legal.
+
+        Returns:
+            The sequence, without `event` itself: empty if it is legal at once, None if it never will be.
+
+        Raises:
+            ProtocolError: There is no such state.
+            TypeError: `event` is not a string.
+            UnknownEventError: There is no such event.
+
+        Example:
+            >>> from lifecycle import protocols
+            >>> path = protocols.TRAINING.path("session.batch.step.pending", "batch_start")
+            >>> [event.name for event in path]
+            ['OPTIM_POST_STEP', 'BATCH_END']
+        """
+        wanted = self.event(event)
+        return next((path for path, reached in self.walk(self._known(state)) if wanted in self._moves[reached]), None)
+
+    def walk(self, state: str) -> Iterator[tuple[tuple[Any, ...], str]]:
+        """Every state that can be reached, nearest first, each with the shortest sequence that leads to it."""
+        seen = {state}
+        queue: deque[tuple[tuple[Any, ...], str]] = deque([((), state)])
+        while queue:
+            path, reached = queue.popleft()
+            yield path, reached
+            for event, target in self._moves[reached].items():
+                if target not in seen:
+                    seen.add(target)
+                    queue.append(((*path, event), target))
+
+    def is_legal(self, events: Iterable[str]) -> bool:
+        """Whether a sequence of events is the beginning of a run, payloads left aside.
+
+        Raises:
+            TypeError: Something in `events` is not a string.
+            UnknownEventError: Something in `events` is not an event.
+        """
+        return self._run(events) is not None
+
+    def accepts(self, events: Iterable[str]) -> bool:
+        """Whether a sequence of events is a complete run, payloads left aside.
+
+        Raises:
+            TypeError: Something in `events` is not a string.
+            UnknownEventError: Something in `events` is not an event.
+
+        Example:
+            >>> from lifecycle import protocols
+            >>> protocols.TRAINING.accepts(["initialize", "finalize"])
+            True
+            >>> protocols.TRAINING.accepts(["initialize"])
+            False
+        """
+        return self._run(events) in self.final
+
+    def extend(
+        self,
+        name: str,
+        *,
+        states: Iterable[str] = (),
+        transitions: Iterable[Transition] = (),
+        vocabularies: Iterable[type[enum.Enum]] = (),
+        final: Iterable[str] = (),
+        description: str = "",
+    ) -> Protocol:
+        """A new protocol with more states, events and transitions; this one stays as it is.
+
+        Args:
+            name: The name of the new protocol.
+            states: States to add.
+            transitions: Moves to add.
+            vocabularies: Enumerations of strings that the new events come from.
+            final: States to add in which a run is complete.
+            description: What the new protocol is for.
+
+        Raises:
+            ProtocolError: The new table has faults; see `Protocol`.
+            TypeError: A vocabulary is not an enumeration of strings.
+
+        Example:
+            >>> import enum
+            >>> from lifecycle import protocols
+            >>> class Saving(str, enum.Enum):
+            ...     CHECKPOINT = "checkpoint"
+            >>> saving = protocols.TRAINING.extend(
+            ...     "training with checkpoints",
+            ...     vocabularies=[Saving],
+            ...     transitions=[Transition("session.ready", Saving.CHECKPOINT, "session.ready")],
+            ... )
+            >>> saving.accepts(["initialize", "checkpoint", "finalize"])
+            True
+        """
+        return Protocol(
+            name,
+            states=(*self.states, *states),
+            transitions=(*self.transitions, *transitions),
+            initial=self.initial,
+            final=(*self.final, *final),
+            vocabularies=(*self.vocabularies, *vocabularies),
+            description=description,
+        )
+
+    def repeat_steps(self) -> Protocol:
+        """The protocol in which the optimizer may be called several times for one step.
+
+        OPTIM_PRE_STEP is legal again where OPTIM_POST_STEP has led.
+
+        Raises:
+            ProtocolError: The protocol has no optimizer events.
+
+        Example:
+            >>> from lifecycle import protocols
+            >>> run = ["initialize", "batch_start", "loss_calculated"]
+            >>> run += ["optim_pre_step", "optim_post_step"] * 2
+            >>> protocols.TRAINING.is_legal(run), protocols.TRAINING.repeat_steps().is_legal(run)
+            (False, True)
+        """
+        return self._repeated
+
+    @cached_property
+    def _repeated(self) -> Protocol:
+        before, after = EventType.OPTIM_PRE_STEP, EventType.OPTIM_POST_STEP
+        begun = [transition for transition in self.transitions if transition.event is before]
+        added = [
+            replace(begin, source=target)
+            for begin in begun
+            if (target := self._moves[begin.target].get(after)) and before not in self._moves[target]
+        ]
+        if not begun:
+            raise ProtocolError(f"protocol {self.name!r} has no optimizer events, so it has no steps to repeat")
+        # Two ways into the same step would add the same move twice.
+        return self.extend(f"{self.name}+repeat_steps", transitions=dict.fromkeys(added), description=self.description)
+
+    def machine(self, model: Any = None) -> HierarchicalMachine:
+        """A `transitions` machine of this protocol.
+
+        Events are its triggers, by their values; guards are conditions, and updates run after a transition. They work
+        on ``model.event``, ``model.progress`` and ``model.expect``, which are made if the model has none.
+
+        Args:
+            model: The object that has the state; by default a plain one, found as ``machine.model``.
+
+        Returns:
+            A new machine, so that the protocol stays as it is whatever is done to it.
+
+        Example:
+            >>> from lifecycle import protocols
+            >>> model = protocols.TRAINING.machine().model
+            >>> model.initialize() and model.batch_start() and model.loss_calculated(loss=0.5) and model.batch_end()
+            True
+            >>> model.state, model.event.global_batch
+            ('session.ready', 1)
+        """
+        model = Model() if model is None else model
+        for name, make in {"event": Event, "progress": Progress, "expect": dict[str, int]}.items():
+            if not hasattr(model, name):
+                setattr(model, name, make())
+        return self._build(model)
+
+    def _build(self, model: object) -> HierarchicalMachine:
+        machine = ProtocolMachine(
+            model=model, states=_nested(self.states), initial=self.initial, auto_transitions=False, send_event=True
+        )
+        for transition in self.transitions:
+            machine.add_transition(
+                transition.event.value,
+                transition.source,
+                transition.target,
+                conditions=[_Condition(transition.guard.check)] if transition.guard else None,
+                after=[_Count(transition.update.apply)] if transition.update else None,
+            )
+        return machine
+
+    @cached_property
+    def rows(self) -> Mapping[str, Row]:
+        """For each state its row, read off the machine's own events. All engines of the protocol share them."""
+        rows: dict[str, Row] = {state: {} for state in self.states}
+        for name, event in self._build([]).events.items():
+            member = self.event(name)
+            for source, (transition,) in event.transitions.items():
+                # The callbacks are those that `_build` put there; for `transitions` they may be anything.
+                conditions: Any = [condition.func for condition in transition.conditions]
+                counts: Any = transition.after
+                check = next((condition.check for condition in conditions), None)
+                update = next((count.apply for count in counts), None)
+                rows[source][member] = (rows[str(transition.dest)], member, update, check)
+        return rows
+
+    def info(self, row: Row) -> RowInfo:
+        """What one of the `rows` stands for."""
+        return self._infos[id(row)]
+
+    def guard(self, state: str, event: Any) -> Guard | None:
+        """The guard of a transition, if it has one."""
+        return next(t.guard for t in self.transitions if t.source == state and t.event is event)
+
+    def hint(self, state: str, event: Any) -> str:
+        """What most likely went wrong where an event is not legal, in words."""
+        key = (state, event)
+        if key not in self._hints:
+            self._hints[key] = self._make_hint(state, event)
+        return self._hints[key]
+
+    def _make_hint(self, state: str, event: Any) -> str:
+        path = self.path(state, event)
+        if path:
+            return f"{names(path)} {'is' if len(path) == 1 else 'are'} missing before it"
+        if state in self.final:
+            return "the run is over; reset() begins a new one"
+        if event not in self.events:
+            return f"protocol {self.name!r} does not have it"
+        return "it can no longer come in this run"
+
+    @cached_property
+    def _hints(self) -> dict[tuple[str, Any], str]:
+        return {}
+
+    @cached_property
+    def _infos(self) -> dict[int, RowInfo]:
+        return {id(row): RowInfo(state, self.allowed(state), state in self.final) for state, row in self.rows.items()}
+
+    @cached_property
+    def _moves(self) -> dict[str, dict[Any, str]]:
+        moves: dict[str, dict[Any, str]] = {state: {} for state in self.states}
+        for transition in self.transitions:
+            moves[transition.source][transition.event] = transition.target
+        return moves
+
+    @cached_property
+    def _spellings(self) -> dict[str, Any]:
+        return {text: member for each in self.vocabularies for text, member in spellings(each).items()}
+
+    def _run(self, events: Iterable[str]) -> str | None:
+        state: str | None = self.initial
+        for event in events:
+            member = self.event(event)
+            state = state and self._moves[state].get(member)
+        return state
+
+    def _known(self, state: str) -> str:
+        if state not in self._moves:
+            raise ProtocolError(f"{state!r} is not a state of protocol {self.name!r}; {nearest(state, self.states)}")
+        return state
+
+    def _bad_states(self) -> Iterator[str]:
+        if not self.final:
+            yield "it has no final state"
+        for state, count in Counter(self.states).items():
+            if count > 1:
+                yield f"state {state!r} is listed {count} times"
+            if not all(state.split(SEPARATOR)):
+                yield f"state {state!r} has an empty part in its name"
+        for group in sorted({parent for state in self.states for parent in groups(state)} & set(self.states)):
+            yield f"{group!r} is a group of other states and cannot be a state itself"
+        for role, listed in ("initial", [self.initial]), ("final", self.final):
+            for state in listed:
+                if state not in self.states:
+                    yield f"{role} state {state!r} is not among its states; {nearest(state, self.states)}"
+
+    def _bad_vocabularies(self) -> Iterator[str]:
+        owners: dict[str, type[enum.Enum]] = {}
+        for vocabulary in self.vocabularies:
+            for text in spellings(vocabulary):
+                if owners.setdefault(text, vocabulary) is not vocabulary:
+                    yield f"{text!r} is an event of both {owners[text].__name__} and {vocabulary.__name__}"
+
+    def _bad_transitions(self) -> Iterator[str]:
+        for transition in self.transitions:
+            for state in (transition.source, transition.target):
+                if state not in self.states:
+                    yield f"{_arrow(transition)}: {state!r} is not among its states; {nearest(state, self.states)}"
+            if transition.source in self.final:
+                yield f"{_arrow(transition)}: {transition.source!r} is final, so nothing is legal there"
+            try:
+                self.event(transition.event)
+            except (UnknownEventError, TypeError) as error:
+                yield f"{_arrow(transition)}: {error}"
+
+    def _complete(self, transition: Transition) -> Transition:
+        event = self.event(transition.event)
+        return replace(
+            transition,
+            event=event,
+            guard=transition.guard or GUARDS.get(event),
+            update=transition.update or UPDATES.get(event),
+        )
+
+    def _ambiguities(self) -> Iterator[str]:
+        for (source, event), count in Counter((t.source, t.event) for t in self.transitions).items():
+            if count > 1:
+                yield f"{event.name} is ambiguous: {count} transitions leave {source!r} by it"
+
+    def _dead_states(self) -> Iterator[str]:
+        reached = {state for _, state in self.walk(self.initial)}
+        for state in self.states:
+            if state not in reached:
+                yield f"state {state!r} cannot be reached from {self.initial!r}"
+            if not any(end in self.final for _, end in self.walk(state)):
+                yield f"no final state can be reached from {state!r}"
+
+
+class Model:
+    """A plain object for a `transitions` machine to keep its state on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """A guard as a condition of a `transitions` machine."""
+
+    check: Callable[[Any, Any], bool]
+
+    def __call__(self, data: Any) -> bool:
+        return self.check(data.model, data.kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """An update as an `after` callback of a `transitions` machine."""
+
+    apply: Callable[[Event, Progress, Any], None]
+
+    def __call__(self, data: Any) -> None:
+        self.apply(data.model.event, data.model.progress, data.kwargs)
+
+
+def groups(state: str) -> list[str]:
+    """The groups that a state is in, outermost first.
+
+    Example:
+        >>> groups("session.batch.started")
+        ['session', 'session.batch']
+    """
+    parts = state.split(SEPARATOR)
+    return [SEPARATOR.join(parts[:end]) for end in range(1, len(parts))]
+
+
+def _nested(states: Iterable[str]) -> list[Any]:
+    """Dotted names as the nested dictionaries that `transitions` takes."""
+    tree: dict[str, Any] = {}
+    for state in states:
+        branch = tree
+        for part in state.split(SEPARATOR):
+            branch = branch.setdefault(part, {})
+
+    def children(branch: dict[str, Any]) -> list[Any]:
+        return [{"name": name, "children": children(below)} if below else name for name, below in branch.items()]
+
+    return children(tree)
+
+
+def _arrow(transition: Transition) -> str:
+    return f"{transition.source} -{transition.event}-> {transition.target}"
