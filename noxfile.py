@@ -1,0 +1,90 @@
+"""The everyday tasks: ``nox -l`` lists them, ``nox -s NAME`` runs one."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "types", "tests", "docs", "diagrams"]
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+TOOLS = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "tools")
+DOCS = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs")
+TORCH = "torch==2.13.0"
+
+
+def tool(name: str) -> str:
+    """The requirement of one of the tools."""
+    return next(requirement for requirement in TOOLS if requirement.startswith(name))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests on every Python that is found."""
+    session.install("-e", ".[test,render]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests and fail below 100 % branch coverage."""
+    session.install("-e", ".[test,render]")
+    session.run("pytest", "--cov", "--cov-report=term", "--cov-fail-under=100", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(tool("ruff"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Run both type checkers."""
+    session.install("-e", ".[test]", tool("mypy"), tool("pyright"))
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, where every warning is an error."""
+    session.install("-e", ".[render]", *DOCS)
+    session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session
+def diagrams(session: nox.Session) -> None:
+    """Check that the pictures in `diagrams/` are what the code draws."""
+    session.install("-e", ".[render]")
+    session.run("lifecycle", "draw", "--all", "--check")
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Test against the real LLM Compressor."""
+    constraints = f"{session.create_tmp()}/constraints.txt"
+    with open(constraints, "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(f"{TORCH}\n")
+    # First and alone, so that no other package chooses a build of torch.
+    session.install(TORCH)
+    session.install("-c", constraints, "llmcompressor", "-e", ".[test]")
+    session.run("pytest", "tests/integration", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure, as ratios in one run."""
+    session.install("-e", ".[test]")
+    session.run("python", "tests/benchmarks", *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the code in small ways, and see whether a test notices."""
+    session.install("-e", ".[test]", tool("mutmut"))
+    session.run("mutmut", "run", *session.posargs)
+    session.run("mutmut", "results")
