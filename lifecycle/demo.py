@@ -39,7 +39,9 @@ class Network:
         rng = random.Random(seed)  # noqa: S311 # weights, not secrets
         shapes = zip(sizes, (*sizes[1:], 1), strict=True)
         # A row of weights for each unit, its bias last.
-        self.layers = [[[rng.gauss(0, 1 / math.sqrt(n)) for _ in range(n)] + [0.0] for _ in range(m)] for n, m in shapes]
+        self.layers = [
+            [[*(rng.gauss(0, 1 / math.sqrt(n)) for _ in range(n)), 0.0] for _ in range(m)] for n, m in shapes
+        ]
         self.scales: list[float | None] = [None] * len(self.layers)
 
     def activations(self, point: Vector) -> list[Vector]:

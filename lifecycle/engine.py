@@ -46,6 +46,7 @@ _FINALIZE = EventType.FINALIZE
 
 _SUSPENDABLE = frozenset({_BATCH_START, _LOSS_CALCULATED, _OPTIM_PRE_STEP, _OPTIM_POST_STEP, _BATCH_END})
 _CLOSED: Row = {}
+_UNLOCKED = contextlib.nullcontext()
 
 
 class Lifecycle:
@@ -140,9 +141,8 @@ class Lifecycle:
         self._aborted = False
         self._explanations: Explanations | None = None
         self._violations: deque[IllegalEventError] | None = None
-        self._lock: AbstractContextManager[Any] | None = None
+        self._lock: AbstractContextManager[Any] = threading.RLock() if thread_safe else _UNLOCKED
         if thread_safe:
-            self._lock = threading.RLock()
             self._hold()
 
     def __repr__(self) -> str:
@@ -327,14 +327,16 @@ class Lifecycle:
             >>> lc.state, lc.progress.ignored
             ('session.ready', 1)
         """
-        self._suspensions += 1
-        self._hold()
-        self._tell("suspend", reason)
+        with self._lock:
+            self._suspensions += 1
+            self._hold()
         try:
+            self._tell("suspend", reason)
             yield
         finally:
-            self._suspensions -= 1
-            self._release()
+            with self._lock:
+                self._suspensions -= 1
+                self._release()
             self._tell("resume", reason)
 
     def on(
@@ -413,10 +415,11 @@ class Lifecycle:
         Args:
             error: Why, for the journal.
         """
-        if self.status == "open":
-            self._aborted = True
-            self._hold()
-            self._tell("abort", error)
+        with self._lock:
+            if self.status == "open":
+                self._aborted = True
+                self._hold()
+                self._tell("abort", error)
 
     def reset(self) -> Outcome:
         """Begin a new run. Counters, history and violations go; observers and configuration stay.
@@ -428,7 +431,7 @@ class Lifecycle:
         Raises:
             ReentrantEventError: An observer of this lifecycle called it.
         """
-        with self._lock or contextlib.nullcontext():
+        with self._lock:
             self._refuse_reentry("reset() was called")
             status = self.status
             outcome: Outcome = "abandoned" if status == "open" else status
@@ -477,7 +480,7 @@ class Lifecycle:
             ReentrantEventError: An observer of this lifecycle called it.
             TypeError: It is not a mapping, or a part has the wrong type.
         """
-        with self._lock or contextlib.nullcontext():
+        with self._lock:
             self._refuse_reentry("load_state_dict() was called")
             run = check_saved(state, self.state_dict(), self.protocol)
             self._begin(run.state)
@@ -530,7 +533,7 @@ class Lifecycle:
 
     def _admit(self, event: str, payload: Payload) -> Event:
         """Take an event on the general path: every spelling, every mode, every way to go wrong."""
-        with self._lock or contextlib.nullcontext():
+        with self._lock:
             try:
                 member = self.protocol.event(event)
                 if self._suspensions and member in _SUSPENDABLE:
@@ -557,6 +560,10 @@ class Lifecycle:
     def _fault(self, member: Any, payload: Payload) -> IllegalEventError | None:
         """Why an event may not pass now, if it may not."""
         row = self._standing()
+        if member in row and not self._aborted:
+            check = row[member][-1]
+            if check is None or check(self, payload):
+                return None
         state = self.protocol.info(row).state
         progress = self.progress
         context: dict[str, Any] = {
@@ -572,12 +579,10 @@ class Lifecycle:
             },
         }
         if self._aborted:
-            return IllegalEventError(**context, hint="the run was aborted; reset() begins a new one")
-        if member not in row:
-            return IllegalEventError(**context, hint=self.protocol.hint(state, member))
+            return IllegalEventError(hint="the run was aborted; reset() begins a new one", **context)
         guard = self.protocol.guard(state, member)
-        if guard is None or guard.check(self, payload):
-            return None
+        if guard is None:
+            return IllegalEventError(hint=self.protocol.hint(state, member), **context)
         return guard.error(guard, self, **context)
 
     def _accept(self, member: Any, payload: Payload) -> None:

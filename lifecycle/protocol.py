@@ -382,8 +382,8 @@ class Protocol:
         return self._infos[id(row)]
 
     def guard(self, state: str, event: Any) -> Guard | None:
-        """The guard of a transition, if it has one."""
-        return next(t.guard for t in self.transitions if t.source == state and t.event is event)
+        """The guard of an event in a state: None if the event is not legal there, or needs nothing."""
+        return next((t.guard for t in self.transitions if t.source == state and t.event is event), None)
 
     def hint(self, state: str, event: Any) -> str:
         """What most likely went wrong where an event is not legal, in words."""
