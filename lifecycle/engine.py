@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
 import warnings
+import weakref
 from collections import deque
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
 from lifecycle import protocols
 from lifecycle.errors import IllegalEventError, LifecycleError, LifecycleWarning, ReentrantEventError
 from lifecycle.events import Event, EventType, check_count
 from lifecycle.listeners import Control, Filter, Handle, Observer, Tap
 from lifecycle.protocol import Protocol, Row
-from lifecycle.repair import Explanations
+from lifecycle.repair import Counts, Explanation, Explanations
 from lifecycle.rules import Payload, Progress, check_expect
 from lifecycle.saved import COUNTERS, HISTORY_LENGTH, SAVED_VERSION, check_saved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
 __all__ = ["Lifecycle"]
 
@@ -45,8 +48,10 @@ _CALIBRATION_EPOCH_END = EventType.CALIBRATION_EPOCH_END
 _FINALIZE = EventType.FINALIZE
 
 _SUSPENDABLE = frozenset({_BATCH_START, _LOSS_CALCULATED, _OPTIM_PRE_STEP, _OPTIM_POST_STEP, _BATCH_END})
+_COUNTED = tuple(field.name for field in fields(Progress) if field.name not in {"accepted", "rejected", "ignored"})
 _CLOSED: Row = {}
 _UNLOCKED = contextlib.nullcontext()
+_NO_VIOLATIONS: deque[IllegalEventError] = deque(maxlen=0)
 
 
 class Lifecycle:
@@ -66,10 +71,17 @@ class Lifecycle:
             where that is likelier), and notify the observers of it.
         thread_safe: Let one thread at a time in.
 
+    Attributes:
+        event: The live event, with the counters.
+        progress: What the run has done so far.
+        protocol: The protocol that the run obeys.
+        expect: The counts that the caller knows.
+        on_violation: What is done with an event that is out of order.
+
     Raises:
-        LifecycleError: There is no such protocol, or it has no optimizer events for `invocations_per_step` to count.
+        LifecycleError: There is no such protocol, it has no optimizer events for `invocations_per_step` to count, or an
+            argument is out of range.
         TypeError: An argument has the wrong type.
-        ValueError: An argument is out of range.
 
     Example:
         >>> lc = Lifecycle("training", steps_per_epoch=2)
@@ -121,11 +133,14 @@ class Lifecycle:
         elif not isinstance(protocol, Protocol):  # pyright: ignore[reportUnnecessaryIsInstance] # untyped callers
             raise TypeError(f"protocol must be a Protocol or the name of one, got {protocol!r}")
         if on_violation not in get_args(OnViolation):
-            raise ValueError(f"on_violation must be 'raise', 'warn' or 'record', got {on_violation!r}")
-        self.event = Event(None, steps_per_epoch, batches_per_step, invocations_per_step)
+            raise LifecycleError(f"on_violation must be 'raise', 'warn' or 'record', got {on_violation!r}")
+        try:
+            self.event = Event(None, steps_per_epoch, batches_per_step, invocations_per_step)
+        except ValueError as error:
+            raise LifecycleError(str(error)) from None
         self.protocol = protocol if invocations_per_step == 1 else protocol.repeat_steps()
         self.progress = Progress()
-        self.expect: Mapping[str, int] = check_expect(expect) if expect else {}
+        self.expect: Mapping[str, int] = {} if expect is None else check_expect(expect)
         self.on_violation = on_violation
 
         # `_row` is the state. While something keeps the fast path of `fire` closed, it is `_CLOSED`, which sends every
@@ -140,10 +155,17 @@ class Lifecycle:
         self._suspensions = 0
         self._aborted = False
         self._explanations: Explanations | None = None
-        self._violations: deque[IllegalEventError] | None = None
+        self._violations: deque[IllegalEventError] = _NO_VIOLATIONS
         self._lock: AbstractContextManager[Any] = threading.RLock() if thread_safe else _UNLOCKED
         if thread_safe:
             self._hold()
+        if on_violation != "raise":
+            self._explanations = Explanations(self.protocol)
+            self._violations = deque(maxlen=VIOLATIONS_KEPT)
+            self._hold()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Lifecycle cannot be copied or pickled; load its state_dict() into a new one")
 
     def __repr__(self) -> str:
         return (
@@ -166,9 +188,10 @@ class Lifecycle:
         """How far the run is: ``"created"``, ``"open"``, ``"finalized"`` or ``"aborted"``."""
         if self._aborted:
             return "aborted"
-        if self.protocol.info(self._standing()).final:
+        here = self.protocol.info(self._standing())
+        if here.final:
             return "finalized"
-        return "open" if self.progress.accepted else "created"
+        return "open" if self.progress.accepted or here.state != self.protocol.initial else "created"
 
     @property
     def history(self) -> tuple[Any, ...]:
@@ -178,7 +201,7 @@ class Lifecycle:
     @property
     def violations(self) -> tuple[IllegalEventError, ...]:
         """The violations of this run that were not raised, oldest first; the last 1000."""
-        return tuple(self._violations or ())
+        return tuple(self._violations)
 
     def can(self, event: str) -> bool:
         """Whether an event is legal now, its payload and the expected counts left aside.
@@ -232,49 +255,51 @@ class Lifecycle:
             self._notify(member, payload)
         return current
 
-    def initialize(self, **payload: Any) -> Event:
+    def initialize(self, /, **payload: Any) -> Event:
         """Fire INITIALIZE; see `fire`."""
         return self.fire(_INITIALIZE, **payload)
 
-    def calibration_epoch_start(self, **payload: Any) -> Event:
+    def calibration_epoch_start(self, /, **payload: Any) -> Event:
         """Fire CALIBRATION_EPOCH_START; see `fire`."""
         return self.fire(_CALIBRATION_EPOCH_START, **payload)
 
-    def batch_start(self, **payload: Any) -> Event:
+    def batch_start(self, /, **payload: Any) -> Event:
         """Fire BATCH_START; see `fire`."""
         return self.fire(_BATCH_START, **payload)
 
-    def loss_calculated(self, **payload: Any) -> Event:
+    def loss_calculated(self, /, **payload: Any) -> Event:
         """Fire LOSS_CALCULATED, which needs a `loss`; see `fire`."""
         return self.fire(_LOSS_CALCULATED, **payload)
 
-    def optim_pre_step(self, **payload: Any) -> Event:
+    def optim_pre_step(self, /, **payload: Any) -> Event:
         """Fire OPTIM_PRE_STEP; see `fire`."""
         return self.fire(_OPTIM_PRE_STEP, **payload)
 
-    def optim_post_step(self, **payload: Any) -> Event:
+    def optim_post_step(self, /, **payload: Any) -> Event:
         """Fire OPTIM_POST_STEP, which counts nothing if `skipped` is true; see `fire`."""
         return self.fire(_OPTIM_POST_STEP, **payload)
 
-    def batch_end(self, **payload: Any) -> Event:
+    def batch_end(self, /, **payload: Any) -> Event:
         """Fire BATCH_END; see `fire`."""
         return self.fire(_BATCH_END, **payload)
 
-    def sequential_epoch_end(self, **payload: Any) -> Event:
+    def sequential_epoch_end(self, /, **payload: Any) -> Event:
         """Fire SEQUENTIAL_EPOCH_END; see `fire`."""
         return self.fire(_SEQUENTIAL_EPOCH_END, **payload)
 
-    def calibration_epoch_end(self, **payload: Any) -> Event:
+    def calibration_epoch_end(self, /, **payload: Any) -> Event:
         """Fire CALIBRATION_EPOCH_END; see `fire`."""
         return self.fire(_CALIBRATION_EPOCH_END, **payload)
 
-    def finalize(self, **payload: Any) -> Event:
+    def finalize(self, /, **payload: Any) -> Event:
         """Fire FINALIZE; see `fire`."""
         return self.fire(_FINALIZE, **payload)
 
     @contextmanager
-    def session(self, **payload: Any) -> Generator[Event, None, None]:
+    def session(self, /, **payload: Any) -> Generator[Event, None, None]:
         """Fire INITIALIZE, run the block, fire FINALIZE. If the block raises, the run is aborted instead.
+
+        A run that the block itself has aborted is not finalized. Where FINALIZE is refused, the run stays open.
 
         Args:
             **payload: What comes with INITIALIZE.
@@ -287,10 +312,11 @@ class Lifecycle:
             if self.progress.accepted > before:
                 self.abort(error)
             raise
-        self.fire(_FINALIZE)
+        if not self._aborted:
+            self.fire(_FINALIZE)
 
     @contextmanager
-    def calibration_epoch(self, **payload: Any) -> Generator[Event, None, None]:
+    def calibration_epoch(self, /, **payload: Any) -> Generator[Event, None, None]:
         """Fire CALIBRATION_EPOCH_START, run the block, fire CALIBRATION_EPOCH_END unless the block raises.
 
         Args:
@@ -300,7 +326,7 @@ class Lifecycle:
         self.fire(_CALIBRATION_EPOCH_END)
 
     @contextmanager
-    def batch(self, **payload: Any) -> Generator[Event, None, None]:
+    def batch(self, /, **payload: Any) -> Generator[Event, None, None]:
         """Fire BATCH_START, run the block, fire BATCH_END unless the block raises.
 
         Args:
@@ -352,9 +378,10 @@ class Lifecycle:
 
         Args:
             events: An event, or several; ``EventType`` itself is all of them.
-            callback: Called as ``callback(event, payload)``, with the live event and the dictionary of what came with
-                it. The counters are those after the event. It may not fire, reset or load state.
-            every: Call it at each `every`-th of its events in a run.
+            callback: Called as ``callback(event, payload)``, with the live event and a mapping of what came with it.
+                The counters are those after the event. It may not fire, reset or load state.
+            every: Call it at each `every`-th of its events, counted from the beginning of the run or from the loading
+                of its state.
             once: Call it the first time only.
             when: Asked as ``when(event, payload)`` before anything else; events it says no to do not count.
 
@@ -362,9 +389,9 @@ class Lifecycle:
             A handle whose ``remove()`` takes the observer back.
 
         Raises:
+            LifecycleError: `every` is not at least 1, or there are no events.
             TypeError: An argument has the wrong type.
             UnknownEventError: There is no such event.
-            ValueError: `every` is not at least 1, or there are no events.
 
         Example:
             >>> lc = Lifecycle("training")
@@ -377,20 +404,20 @@ class Lifecycle:
             batch 4
             >>> handle.remove()
         """
-        wanted = [events] if isinstance(events, str) else list(events)
+        if not isinstance(events, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] # untyped callers
+            raise TypeError(f"events must be an event or several, got {events!r}")
+        wanted = [events] if isinstance(events, str) else events
         members = tuple(dict.fromkeys(self.protocol.event(event) for event in wanted))
         if not members:
-            raise ValueError("on() needs at least one event, got none")
+            raise LifecycleError("on() needs at least one event, got none")
         if not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
         if when is not None and not callable(when):
             raise TypeError(f"when must be callable, got {when!r}")
-        check_count("every", every, least=1)
+        check_count("every", every, least=1, error=LifecycleError)
+        handle = self._handle()
         plain = every == 1 and not once and when is None
-        observer = callback if plain else Filter(callback, every, once, when)
-        handle = Handle(self._forget)
-        if isinstance(observer, Filter):
-            observer.handle = handle
+        observer = callback if plain else Filter(callback, handle, every=every, once=once, when=when)
         self._listen({**self._listeners, handle: (members, observer)})
         return handle
 
@@ -405,7 +432,7 @@ class Lifecycle:
         """
         if not isinstance(tap, Tap):  # pyright: ignore[reportUnnecessaryIsInstance] # untyped callers
             raise TypeError(f"tap must be a Tap, got {tap!r}")
-        handle = Handle(self._forget)
+        handle = self._handle()
         self._listen({**self._listeners, handle: tap})
         return handle
 
@@ -437,10 +464,6 @@ class Lifecycle:
             outcome: Outcome = "abandoned" if status == "open" else status
             self._begin(self.protocol.initial)
             self._restore(None, dict.fromkeys(COUNTERS, 0), asdict(Progress()), ())
-            for observers in self._observers.values():
-                for observer in observers:
-                    if isinstance(observer, Filter):
-                        observer.restart()
             self._tell("reset", outcome)
         return outcome
 
@@ -495,7 +518,7 @@ class Lifecycle:
     def _move(self, row: Row) -> None:
         """Stand on a row, whether or not the fast path is open."""
         self._place = row
-        self._row = _CLOSED if self._holds else row
+        self._row = _CLOSED if self._holds or self._notifying is not None else row
 
     def _hold(self) -> None:
         self._holds += 1
@@ -509,10 +532,14 @@ class Lifecycle:
         if self._aborted:
             self._aborted = False
             self._release()
-        if self._explanations:
-            self._release()
-        self._explanations = self._violations = None
+        if self._explanations is not None:
+            self._explanations = Explanations(self.protocol)
+        self._violations.clear()
         self._move(self.protocol.rows[state])
+        for observers in self._observers.values():
+            for observer in observers:
+                if isinstance(observer, Filter):
+                    observer.restart()
 
     def _restore(
         self, type_: Any, counters: Mapping[str, int], progress: Mapping[str, int], history: Iterable[Any]
@@ -527,35 +554,39 @@ class Lifecycle:
 
     def _refuse_reentry(self, act: str) -> None:
         if self._notifying is not None:
-            raise ReentrantEventError(
-                f"{act} by an observer of {self._notifying.name}; fire it after the observers have returned"
-            )
+            told = getattr(self._notifying, "name", self._notifying)
+            raise ReentrantEventError(f"{act} by an observer of {told}; fire it after the observers have returned")
 
     def _admit(self, event: str, payload: Payload) -> Event:
         """Take an event on the general path: every spelling, every mode, every way to go wrong."""
         with self._lock:
             try:
                 member = self.protocol.event(event)
-                if self._suspensions and member in _SUSPENDABLE:
-                    self.progress.ignored += 1
-                    return self.event
-                self._refuse_reentry(f"{member.name} was fired")
-                error = self._fault(member, payload)
-                if error is not None and (self.on_violation == "raise" or self._aborted):
-                    raise error
+                ignored = self._suspensions and member in _SUSPENDABLE
+                if not ignored:
+                    self._refuse_reentry(f"{member.name} was fired")
             except (LifecycleError, TypeError) as refusal:
-                self.progress.rejected += 1
-                self._report(event, refusal)
-                raise
-            if error is not None:
-                self._tolerate(event, member, payload, error)
-            else:
+                self._refuse(event, refusal)
+            if ignored:
+                self.progress.ignored += 1
+                return self.event
+            error = self._fault(member, payload)
+            if error is None:
                 self._accept(member, payload)
-                if self._explanations:
-                    self._follow(member)
+            elif self._explanations is None or self._aborted:
+                self._refuse(event, error)
+            else:
+                self._tolerate(event, member, payload, error, self._explanations)
             if self._listeners:
                 self._notify(member, payload)
             return self.event
+
+    def _refuse(self, event: object, error: Exception) -> NoReturn:
+        self.progress.rejected += 1
+        try:
+            raise error
+        finally:
+            self._report(event, error)
 
     def _fault(self, member: Any, payload: Payload) -> IllegalEventError | None:
         """Why an event may not pass now, if it may not."""
@@ -580,57 +611,52 @@ class Lifecycle:
         }
         if self._aborted:
             return IllegalEventError(hint="the run was aborted; reset() begins a new one", **context)
-        guard = self.protocol.guard(state, member)
-        if guard is None:
+        move = self.protocol.move(state, member)
+        if move is None or move.guard is None:
             return IllegalEventError(hint=self.protocol.hint(state, member), **context)
-        return guard.error(guard, self, **context)
+        return move.guard.error(move.guard, self, **context)
 
     def _accept(self, member: Any, payload: Payload) -> None:
         row, _, update, _ = self._standing()[member]
         if update is not None:
             update(self.event, self.progress, payload)
+        if self._explanations is not None:
+            self._explanations.follow(self.state, member, payload)
+        self._arrive(row, member)
+
+    def _arrive(self, row: Row, member: Any) -> None:
         self._move(row)
         self.event.type_ = member
         self.progress.accepted += 1
         self._history.append(member)
 
-    def _follow(self, member: Any) -> None:
-        """Keep the other explanations of a past violation in step, and the fast path closed while there are any."""
-        explanations = self._explanations
-        if explanations:
-            explanations.follow(self.state, member)
-            if not explanations:
-                self._release()
-
-    def _tolerate(self, event: object, member: Any, payload: Payload, error: IllegalEventError) -> None:
+    def _tolerate(
+        self, event: object, member: Any, payload: Payload, error: IllegalEventError, explanations: Explanations
+    ) -> None:
         """Keep a violation, and take the event all the same."""
         if self.on_violation == "warn":
-            warnings.warn(str(error), LifecycleWarning, stacklevel=4)
-        if self._violations is None:
-            self._violations = deque(maxlen=VIOLATIONS_KEPT)
-        self._violations.append(error)
-        self._report(event, error)
+            warnings.warn(str(error), LifecycleWarning, stacklevel=_depth_of_caller())
         if member in self._standing():
             self._accept(member, payload)
-            self._follow(member)
-            return
-        if not self._explanations:
-            self._explanations = Explanations(self.protocol)
-            self._hold()
-        repair = self._explanations.repair(self.state, member)
-        row = self._standing()
-        for missing in repair.inserted:
-            row, _, update, _ = row[missing]
-            if update is not None:
-                update(self.event, self.progress, {})
-        self._move(self.protocol.rows[repair.source or repair.state])
-        if repair.source is None:
+        else:
+            chosen = explanations.repair(self.state, Counts(self.event, self.progress), member, payload)
+            self._adopt(chosen, member)
+        self._violations.append(error)
+        self._report(event, error)
+
+    def _adopt(self, chosen: Explanation, member: Any) -> None:
+        """Go on from an explanation of an illegal event."""
+        for name in COUNTERS:
+            setattr(self.event, name, getattr(chosen.counts.event, name))
+        for name in _COUNTED:
+            setattr(self.progress, name, getattr(chosen.counts.progress, name))
+        row = self.protocol.rows[chosen.state]
+        if chosen.last is not None:
+            self._arrive(row, member)
+        else:
+            self._move(row)
             self.event.type_ = member
             self.progress.rejected += 1
-        else:
-            self._accept(member, payload)
-        if not self._explanations:
-            self._release()
 
     def _notify(self, member: Any, payload: Payload) -> None:
         """Call the observers of an event, with the fast path closed so that none of them can fire."""
@@ -662,12 +688,25 @@ class Lifecycle:
                 self._move(self._place)
 
     def _report(self, event: object, error: Exception) -> None:
-        for tap in self._taps:
-            tap.rejected(self, event, error)
+        with self._telling("a rejection"):
+            for tap in self._taps:
+                tap.rejected(self, event, error)
 
     def _tell(self, action: Control, detail: object) -> None:
-        for tap in self._taps:
-            tap.control(self, action, detail)
+        with self._telling(f"a {action}"):
+            for tap in self._taps:
+                tap.control(self, action, detail)
+
+    @contextmanager
+    def _telling(self, what: str) -> Generator[None, None, None]:
+        """Keep the taps, inside, from doing anything to the run."""
+        outer, self._notifying = self._notifying, what
+        self._move(self._standing())
+        try:
+            yield
+        finally:
+            self._notifying = outer
+            self._move(self._standing())
 
     def _listen(self, listeners: Listeners) -> None:
         observers: dict[Any, tuple[Observer, ...]] = {}
@@ -681,5 +720,24 @@ class Lifecycle:
                 observers[event] = (*observers.get(event, ()), observer)
         self._listeners, self._observers, self._taps = listeners, observers, tuple(taps)
 
+    def _handle(self) -> Handle:
+        # The handle must not keep the lifecycle, nor what its observers hold, in memory.
+        reference = weakref.ref(self)
+
+        def forget(handle: Handle) -> None:
+            lifecycle = reference()
+            if lifecycle is not None:
+                lifecycle._forget(handle)  # noqa: SLF001 # it is `self`
+
+        return Handle(forget)
+
     def _forget(self, handle: Handle) -> None:
         self._listen({kept: listener for kept, listener in self._listeners.items() if kept is not handle})
+
+
+def _depth_of_caller() -> int:
+    """How many frames there are between a warning in this module and the user's line, brackets included."""
+    depth, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in {"contextlib", "lifecycle"}:
+        depth, frame = depth + 1, frame.f_back
+    return depth

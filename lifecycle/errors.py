@@ -45,7 +45,7 @@ class LifecycleError(ValueError):
 
 
 def _rebuild(cls: type[LifecycleError], args: tuple[Any, ...], attributes: dict[str, Any]) -> LifecycleError:
-    error = cls.__new__(cls, *args)
+    error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(attributes)
     return error
@@ -99,6 +99,9 @@ class IllegalEventError(LifecycleError):
         self.history = tuple(history)
         self.counters = dict(counters)
         self.hint = hint
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self).splitlines()[0]!r})"
 
     def __str__(self) -> str:
         counters = self.counters
@@ -219,7 +222,18 @@ class TraceFormatError(LifecycleError):
 
 
 class LifecycleWarning(UserWarning):
-    """An illegal event was let through, since the lifecycle was made with ``on_violation="warn"``."""
+    """An illegal event was let through, since the lifecycle was made with ``on_violation="warn"``.
+
+    Example:
+        >>> import warnings
+        >>> from lifecycle import Lifecycle
+        >>> lc = Lifecycle("training", on_violation="warn")
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     _ = lc.batch_start()
+        >>> str(caught[0].message).splitlines()[0]
+        'BATCH_START is not allowed in created'
+    """
 
 
 def names(events: Sequence[enum.Enum]) -> str:

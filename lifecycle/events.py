@@ -57,10 +57,10 @@ class EventType(str, enum.Enum):
 
     # One text for str(), format() and f-strings; what Enum does by itself differs between Python 3.11 and 3.12.
     def __str__(self) -> str:
-        return str.__str__(self)
+        return str(self.value)
 
     def __format__(self, format_spec: str) -> str:
-        return str.__format__(self, format_spec)
+        return format(str(self.value), format_spec)
 
     @classmethod
     def _missing_(cls, value: object) -> EventType | None:
@@ -129,7 +129,7 @@ class Event:
         True
     """
 
-    type_: enum.Enum | None = None
+    type_: Any = None  # A member, or None. Its enumeration is the protocol's to choose, so no narrower type is right.
     steps_per_epoch: int | None = None
     batches_per_step: int | None = None
     invocations_per_step: int = 1
@@ -138,11 +138,10 @@ class Event:
 
     def __post_init__(self) -> None:
         if self.type_ is not None:
-            type_: Any = self.type_
-            if not isinstance(type_, str):
-                raise TypeError(f"type_ must be an EventType or None, got {type_!r}")
-            if not isinstance(type_, enum.Enum):
-                self.type_ = EventType(type_)
+            if not isinstance(self.type_, str):
+                raise TypeError(f"type_ must be an EventType or None, got {self.type_!r}")
+            if not isinstance(self.type_, enum.Enum):
+                self.type_ = EventType(self.type_)
         if self.steps_per_epoch is not None:
             check_count("steps_per_epoch", self.steps_per_epoch, least=1)
         if self.batches_per_step is not None:
@@ -170,9 +169,14 @@ class Event:
         """Epochs with the fraction of the open one that is done.
 
         Raises:
-            ValueError: The event is not epoch based.
+            ValueError: The event is not epoch based, or there are more epochs than a float can hold.
         """
-        return self.global_step / self._epoch_size()
+        try:
+            return self.global_step / self._epoch_size()
+        except OverflowError:
+            raise ValueError(
+                f"too many steps per epoch: {self.global_step} steps are more than a float can hold"
+            ) from None
 
     @property
     def epoch_step(self) -> int:
@@ -309,17 +313,17 @@ class Event:
         return numerator, denominator
 
 
-def check_count(name: str, value: object, *, least: int = 0) -> None:
+def check_count(name: str, value: object, *, least: int = 0, error: type[ValueError] = ValueError) -> None:
     """Refuse what is not a whole number of at least `least`.
 
     Raises:
         TypeError: `value` is not an `int`; a `bool` is not one here.
-        ValueError: `value` is too small.
+        ValueError: `value` is too small; `error` says which kind to raise.
     """
     if type(value) is not int:
         raise TypeError(f"{name} must be an int, got {value!r}")
     if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+        raise error(f"{name} must be at least {least}, got {value!r}")
 
 
 def _ratio(name: str, value: object) -> tuple[int, int]:

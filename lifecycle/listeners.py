@@ -25,6 +25,16 @@ class Tap:
 
     Journals, overlays, progress bars and the lockstep of ranks are taps. Derive from it, override what is needed, and
     pass an instance to `Lifecycle.attach`. Taps may not fire events.
+
+    Example:
+        >>> from lifecycle import Lifecycle
+        >>> class Timer(Tap):
+        ...     def after_notify(self, lifecycle, payload, duration, error):
+        ...         print(lifecycle.event.type_.name, duration >= 0, error)
+        >>> lc = Lifecycle()
+        >>> handle = lc.attach(Timer())
+        >>> _ = lc.initialize()
+        INITIALIZE True None
     """
 
     def before_notify(self, lifecycle: Lifecycle, payload: Payload) -> None:
@@ -41,7 +51,15 @@ class Tap:
 
 
 class Handle:
-    """Takes an observer or a tap off a lifecycle again."""
+    """Takes an observer or a tap off a lifecycle again.
+
+    Example:
+        >>> from lifecycle import Lifecycle
+        >>> lc = Lifecycle()
+        >>> handle = lc.on("initialize", lambda event, payload: print("never called"))
+        >>> handle.remove()
+        >>> _ = lc.initialize()
+    """
 
     __slots__ = ("__weakref__", "_forget")
 
@@ -59,14 +77,20 @@ class Filter:
     __slots__ = ("callback", "every", "handle", "once", "seen", "when")
 
     def __init__(
-        self, callback: Observer, every: int, once: bool, when: Callable[[Event, Payload], Any] | None
+        self,
+        callback: Observer,
+        handle: Handle,
+        *,
+        every: int,
+        once: bool,
+        when: Callable[[Event, Payload], Any] | None,
     ) -> None:
         self.callback = callback
+        self.handle = handle
         self.every = every
         self.once = once
         self.when = when
         self.seen = 0
-        self.handle: Handle | None = None
 
     def __call__(self, event: Event, payload: Payload) -> None:
         """Call the observer if it is due."""
@@ -75,7 +99,7 @@ class Filter:
         self.seen += 1
         if self.seen % self.every:
             return
-        if self.once and self.handle is not None:
+        if self.once:
             self.handle.remove()
         self.callback(event, payload)
 

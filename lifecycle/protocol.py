@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter, deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +26,9 @@ __all__ = ["Protocol", "Transition"]
 SEPARATOR = "."
 """What stands between a group of states and a state in it."""
 
+STATE_ATTRIBUTE = "state"
+"""Where a `transitions` machine keeps the state of its model."""
+
 Row = dict[Any, Any]
 """The transitions of one state: ``row[event] = (next row, event as a member, update or None, check or None)``."""
 
@@ -40,6 +43,9 @@ class ProtocolMachine(HierarchicalMachine):
     """A hierarchical `transitions` machine over dotted state names."""
 
     state_cls = ProtocolState
+    # States may be called anything; these no state can be called, since each of its parts must have a name.
+    wildcard_all = SEPARATOR
+    wildcard_same = SEPARATOR * 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,8 @@ class Transition:
         source: The state it leaves.
         event: The event that makes it, as a member or in any of its spellings.
         target: The state it enters; may be `source`.
-        guard: What must hold besides; by default what the event always needs.
-        update: What it counts; by default what the event always counts.
+        guard: What must hold besides, instead of what the event always needs.
+        update: What it counts, instead of what the event always counts.
 
     Example:
         >>> Transition("session.ready", "finalize", "finalized").target
@@ -89,8 +95,8 @@ class Protocol:
 
     Raises:
         ProtocolError: The table has faults: duplicate or unknown names, ambiguous transitions, states that cannot be
-            reached or from which no final state can be. The message names all of them.
-        TypeError: A vocabulary is not an enumeration of strings.
+            reached or from which no final state can be. The message names all of the first kind that there is.
+        TypeError: A part has the wrong type, or a vocabulary is not an enumeration of strings.
 
     Example:
         >>> one_batch = Protocol(
@@ -113,23 +119,25 @@ class Protocol:
     description: str = ""
 
     def __post_init__(self) -> None:
-        freeze = object.__setattr__
         for name in "states", "transitions", "final", "vocabularies":
-            value: Any = getattr(self, name)
-            if isinstance(value, str):
-                raise TypeError(f"{name} must be a sequence, got the string {value!r}")
-            freeze(self, name, tuple(value))
-        for vocabulary in self.vocabularies:
-            if not {str, enum.Enum} <= set(getattr(vocabulary, "__mro__", ())):
-                raise TypeError(f"a vocabulary must be a class like 'class Mine(str, Enum)', got {vocabulary!r}")
-        problems = [*self._bad_states(), *self._bad_vocabularies()]
-        if not problems:
-            problems = list(self._bad_transitions())
-        if not problems:
-            freeze(self, "transitions", tuple(self._complete(transition) for transition in self.transitions))
-            problems = [*self._ambiguities(), *self._dead_states()]
-        if problems:
-            raise ProtocolError(f"protocol {self.name!r}: " + "; ".join(problems))
+            parts: Any = getattr(self, name)
+            if isinstance(parts, str):
+                raise TypeError(f"{name} must be a sequence, got the string {parts!r}")
+            # A vocabulary may be named again, as by extending an extension with the same one.
+            object.__setattr__(self, name, tuple(dict.fromkeys(parts) if name == "vocabularies" else parts))
+        self._check_types()
+        for kind in (
+            (self._bad_states, self._bad_vocabularies),
+            (self._bad_transitions,),
+            (self._ambiguities, self._dead_states),
+        ):
+            found = "; ".join(problem for find in kind for problem in find())
+            if found:
+                raise ProtocolError(f"protocol {self.name!r}: {found}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is derived from the table is derived anew: rows are told apart by identity, which a copy has not.
+        return Protocol, tuple(getattr(self, field.name) for field in fields(self))
 
     def __repr__(self) -> str:
         return f"<Protocol {self.name!r}: {len(self.states)} states, {len(self.transitions)} transitions>"
@@ -181,7 +189,8 @@ class Protocol:
             TypeError: `event` is not a string.
             UnknownEventError: There is no such event.
         """
-        return self._moves[self._known(state)].get(self.event(event))
+        move = self.move(self._known(state), self.event(event))
+        return None if move is None else move.target
 
     def path(self, state: str, event: str) -> tuple[Any, ...] | None:
         """The shortest sequence of events after which an event is legal; of several, the first in table order.
@@ -205,19 +214,23 @@ class Protocol:
             ['OPTIM_POST_STEP', 'BATCH_END']
         """
         wanted = self.event(event)
-        return next((path for path, reached in self.walk(self._known(state)) if wanted in self._moves[reached]), None)
+        return next((path for path, reached in self.walk(state) if wanted in self._moves[reached]), None)
 
     def walk(self, state: str) -> Iterator[tuple[tuple[Any, ...], str]]:
-        """Every state that can be reached, nearest first, each with the shortest sequence that leads to it."""
-        seen = {state}
+        """Every state that can be reached, nearest first, each with the shortest sequence that leads to it.
+
+        Raises:
+            ProtocolError: There is no such state.
+        """
+        seen = {self._known(state)}
         queue: deque[tuple[tuple[Any, ...], str]] = deque([((), state)])
         while queue:
             path, reached = queue.popleft()
             yield path, reached
-            for event, target in self._moves[reached].items():
-                if target not in seen:
-                    seen.add(target)
-                    queue.append(((*path, event), target))
+            for event, move in self._moves[reached].items():
+                if move.target not in seen:
+                    seen.add(move.target)
+                    queue.append(((*path, event), move.target))
 
     def is_legal(self, events: Iterable[str]) -> bool:
         """Whether a sequence of events is the beginning of a run, payloads left aside.
@@ -311,16 +324,19 @@ class Protocol:
     @cached_property
     def _repeated(self) -> Protocol:
         before, after = EventType.OPTIM_PRE_STEP, EventType.OPTIM_POST_STEP
-        begun = [transition for transition in self.transitions if transition.event is before]
-        added = [
-            replace(begin, source=target)
-            for begin in begun
-            if (target := self._moves[begin.target].get(after)) and before not in self._moves[target]
-        ]
-        if not begun:
+        begins = [transition for transition in self.transitions if transition.event is before]
+        if not begins:
             raise ProtocolError(f"protocol {self.name!r} has no optimizer events, so it has no steps to repeat")
-        # Two ways into the same step would add the same move twice.
-        return self.extend(f"{self.name}+repeat_steps", transitions=dict.fromkeys(added), description=self.description)
+        # Keyed by where they leave, since two ways into a step would add the same move twice.
+        added: dict[str, Transition] = {}
+        for begin in begins:
+            end = self.move(begin.target, after)
+            if end is not None and self.move(end.target, before) is None:
+                added[end.target] = replace(begin, source=end.target)
+        if not added:
+            return self
+        name = f"{self.name}+repeat_steps"
+        return self.extend(name, transitions=added.values(), description=self.description)
 
     def machine(self, model: Any = None) -> HierarchicalMachine:
         """A `transitions` machine of this protocol.
@@ -358,7 +374,7 @@ class Protocol:
                 transition.source,
                 transition.target,
                 conditions=[_Condition(transition.guard.check)] if transition.guard else None,
-                after=[_Count(transition.update.apply)] if transition.update else None,
+                after=[_Count(transition.event, transition.update.apply if transition.update else None)],
             )
         return machine
 
@@ -373,17 +389,16 @@ class Protocol:
                 conditions: Any = [condition.func for condition in transition.conditions]
                 counts: Any = transition.after
                 check = next((condition.check for condition in conditions), None)
-                update = next((count.apply for count in counts), None)
-                rows[source][member] = (rows[str(transition.dest)], member, update, check)
+                rows[source][member] = (rows[str(transition.dest)], member, counts[0].apply, check)
         return rows
 
     def info(self, row: Row) -> RowInfo:
         """What one of the `rows` stands for."""
         return self._infos[id(row)]
 
-    def guard(self, state: str, event: Any) -> Guard | None:
-        """The guard of an event in a state: None if the event is not legal there, or needs nothing."""
-        return next((t.guard for t in self.transitions if t.source == state and t.event is event), None)
+    def move(self, state: str, event: Any) -> Transition | None:
+        """The transition that a member makes in a state, if it is legal there."""
+        return self._moves[state].get(event)
 
     def hint(self, state: str, event: Any) -> str:
         """What most likely went wrong where an event is not legal, in words."""
@@ -411,10 +426,10 @@ class Protocol:
         return {id(row): RowInfo(state, self.allowed(state), state in self.final) for state, row in self.rows.items()}
 
     @cached_property
-    def _moves(self) -> dict[str, dict[Any, str]]:
-        moves: dict[str, dict[Any, str]] = {state: {} for state in self.states}
+    def _moves(self) -> dict[str, dict[Any, Transition]]:
+        moves: dict[str, dict[Any, Transition]] = {state: {} for state in self.states}
         for transition in self.transitions:
-            moves[transition.source][transition.event] = transition.target
+            moves[transition.source][transition.event] = transition
         return moves
 
     @cached_property
@@ -425,13 +440,28 @@ class Protocol:
         state: str | None = self.initial
         for event in events:
             member = self.event(event)
-            state = state and self._moves[state].get(member)
+            move = None if state is None else self.move(state, member)
+            state = None if move is None else move.target
         return state
 
     def _known(self, state: str) -> str:
-        if state not in self._moves:
+        if not isinstance(state, str):  # pyright: ignore[reportUnnecessaryIsInstance] # callers may have no types
+            raise TypeError(f"a state must be a string, got {state!r}")
+        if state not in self.states:
             raise ProtocolError(f"{state!r} is not a state of protocol {self.name!r}; {nearest(state, self.states)}")
         return state
+
+    def _check_types(self) -> None:
+        for vocabulary in self.vocabularies:
+            if not {str, enum.Enum} <= set(getattr(vocabulary, "__mro__", ())):
+                raise TypeError(f"a vocabulary must be a class like 'class Mine(str, Enum)', got {vocabulary!r}")
+        for transition in self.transitions:
+            if not isinstance(transition, Transition):  # pyright: ignore[reportUnnecessaryIsInstance] # untyped callers
+                raise TypeError(f"transitions must be made of Transition, got {transition!r}")
+        ends = (end for transition in self.transitions for end in (transition.source, transition.target))
+        for name in (self.name, *self.states, self.initial, *self.final, *ends):
+            if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] # callers may have no types
+                raise TypeError(f"names of protocols and states must be strings, got {name!r}")
 
     def _bad_states(self) -> Iterator[str]:
         if not self.final:
@@ -451,9 +481,16 @@ class Protocol:
     def _bad_vocabularies(self) -> Iterator[str]:
         owners: dict[str, type[enum.Enum]] = {}
         for vocabulary in self.vocabularies:
-            for text in spellings(vocabulary):
+            known = spellings(vocabulary)
+            for text in known:
                 if owners.setdefault(text, vocabulary) is not vocabulary:
                     yield f"{text!r} is an event of both {owners[text].__name__} and {vocabulary.__name__}"
+            for member in vocabulary:
+                other = known[member.value]
+                if other is not member:
+                    yield f"{member.value!r} is {vocabulary.__name__}.{member.name} and a name of {other.name} too"
+                if member.value == STATE_ATTRIBUTE:
+                    yield f"{vocabulary.__name__}.{member.name} is {member.value!r}, where a machine keeps its state"
 
     def _bad_transitions(self) -> Iterator[str]:
         for transition in self.transitions:
@@ -467,6 +504,12 @@ class Protocol:
             except (UnknownEventError, TypeError) as error:
                 yield f"{_arrow(transition)}: {error}"
 
+    def _ambiguities(self) -> Iterator[str]:
+        object.__setattr__(self, "transitions", tuple(map(self._complete, self.transitions)))
+        for (source, event), count in Counter((t.source, t.event) for t in self.transitions).items():
+            if count > 1:
+                yield f"{event.name} is ambiguous: {count} transitions leave {source!r} by it"
+
     def _complete(self, transition: Transition) -> Transition:
         event = self.event(transition.event)
         return replace(
@@ -476,17 +519,14 @@ class Protocol:
             update=transition.update or UPDATES.get(event),
         )
 
-    def _ambiguities(self) -> Iterator[str]:
-        for (source, event), count in Counter((t.source, t.event) for t in self.transitions).items():
-            if count > 1:
-                yield f"{event.name} is ambiguous: {count} transitions leave {source!r} by it"
-
     def _dead_states(self) -> Iterator[str]:
-        reached = {state for _, state in self.walk(self.initial)}
+        ways = [(transition.source, transition.target) for transition in self.transitions]
+        reached = _closure([self.initial], ways)
+        ending = _closure(self.final, [(target, source) for source, target in ways])
         for state in self.states:
             if state not in reached:
                 yield f"state {state!r} cannot be reached from {self.initial!r}"
-            if not any(end in self.final for _, end in self.walk(state)):
+            if state not in ending:
                 yield f"no final state can be reached from {state!r}"
 
 
@@ -501,17 +541,38 @@ class _Condition:
     check: Callable[[Any, Any], bool]
 
     def __call__(self, data: Any) -> bool:
-        return self.check(data.model, data.kwargs)
+        # `transitions` compares the answer with True.
+        return bool(self.check(data.model, data.kwargs))
 
 
 @dataclass(frozen=True, slots=True)
 class _Count:
-    """An update as an `after` callback of a `transitions` machine."""
+    """What an accepted event counts, as an `after` callback of a `transitions` machine."""
 
-    apply: Callable[[Event, Progress, Any], None]
+    event: Any
+    apply: Callable[[Event, Progress, Any], None] | None
 
     def __call__(self, data: Any) -> None:
-        self.apply(data.model.event, data.model.progress, data.kwargs)
+        model = data.model
+        if self.apply is not None:
+            self.apply(model.event, model.progress, data.kwargs)
+        model.event.type_ = self.event
+        model.progress.accepted += 1
+
+
+def _closure(start: Iterable[str], ways: Iterable[tuple[str, str]]) -> set[str]:
+    """The states that some ways lead to, the start included."""
+    onwards: dict[str, list[str]] = {}
+    for source, target in ways:
+        onwards.setdefault(source, []).append(target)
+    reached = set(start)
+    queue = list(reached)
+    while queue:
+        for target in onwards.get(queue.pop(), ()):
+            if target not in reached:
+                reached.add(target)
+                queue.append(target)
+    return reached
 
 
 def groups(state: str) -> list[str]:
@@ -540,4 +601,5 @@ def _nested(states: Iterable[str]) -> list[Any]:
 
 
 def _arrow(transition: Transition) -> str:
-    return f"{transition.source} -{transition.event}-> {transition.target}"
+    event = transition.event
+    return f"{transition.source} -{event.value if isinstance(event, enum.Enum) else event}-> {transition.target}"

@@ -200,11 +200,14 @@ def get(name: str) -> Protocol:
 
     Raises:
         ProtocolError: There is none of that name.
+        TypeError: `name` is not a string.
 
     Example:
         >>> get("training")
         <Protocol 'training': 7 states, 8 transitions>
     """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] # callers may have no types
+        raise TypeError(f"the name of a protocol must be a string, got {name!r}")
     if name not in BUILT_IN:
         raise ProtocolError(f"{name!r} is not a built-in protocol; {nearest(name, BUILT_IN)}")
     return BUILT_IN[name]

@@ -1,98 +1,181 @@
 """The cheapest explanation of an event that is not legal, for a run that must go on.
 
-Either events are missing before it, or it is itself superfluous. A live run cannot look ahead, so the first choice may
-be wrong. The other explanations are followed alongside, and when the chosen one meets a further violation, the one with
-the fewest violations so far takes over. The number of states bounds the memory.
+Either events are missing before it, or it is itself superfluous. A live run cannot look ahead, so the choice may be
+wrong. The other explanations of the same number of violations are therefore followed alongside, each with its own
+counters; when the chosen one meets an event that is illegal for it and legal for another, the other takes over. The
+number of states bounds the memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from lifecycle.protocol import Protocol
+    from collections.abc import Iterable, Iterator
+
+    from lifecycle.events import Event
+    from lifecycle.protocol import Protocol, Transition
+    from lifecycle.rules import Payload, Progress
+
+__all__ = ["Counts", "Explanation", "Explanations"]
 
 LONGEST_INSERTION = 3
-"""Events that may be missing at one place before dropping the event is thought likelier."""
+"""Events that may be missing at one place before it is likelier that the event itself is superfluous."""
 
-Cost = tuple[int, int, bool]
-"""Violations, then events inserted or dropped, then whether the last event was dropped. The least is the likeliest."""
+LOOK_BACK = 4
+"""Events that may have come since the place where others are missing: those of a batch."""
 
 
-class Repair(NamedTuple):
-    """How a run goes on after a violation.
+class Counts(NamedTuple):
+    """The counters of an explanation."""
+
+    event: Event
+    progress: Progress
+
+    def copy(self) -> Counts:
+        """Counters that move by themselves."""
+        return Counts(copy(self.event), copy(self.progress))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What may have happened.
 
     Attributes:
-        inserted: The events that are taken to be missing; they count as if they had come.
-        source: The state in which the illegal event is taken; None if it is taken to be superfluous.
-        state: The state after it.
+        state: Where the run is then.
+        edits: Events inserted or dropped, with what is unlikely made dearer. The least is the likeliest.
+        counts: The counters then.
+        missing: The moves taken to be missing at the last violation.
+        last: The move made by the last event; None if that is taken to be superfluous.
     """
 
-    inserted: tuple[Any, ...]
-    source: str | None
     state: str
+    edits: int
+    counts: Counts
+    missing: tuple[Transition, ...] = ()
+    last: Transition | None = None
 
 
 class Explanations:
-    """The explanations of a run that has had a violation: for each state the run may be in, what that costs.
+    """The explanations of a run that goes on after violations.
 
     Args:
         protocol: The order that the run should obey.
     """
 
-    __slots__ = ("_costs", "_protocol")
+    __slots__ = ("_others", "_protocol", "_trail")
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
-        self._costs: dict[str, Cost] = {}
+        self._others: list[Explanation] = []
+        self._trail: deque[tuple[str, Any]] = deque(maxlen=LOOK_BACK)
 
-    def __bool__(self) -> bool:
-        """Whether there is another explanation to follow than the chosen one."""
-        return len(self._costs) > 1
+    def follow(self, state: str, event: Any, payload: Payload) -> None:
+        """Take note of an event that was legal in `state`, and forget the explanations for which it is not."""
+        self._trail.append((state, event))
+        if self._others:
+            self._others = list(self._taken(event, payload))
 
-    def follow(self, state: str, event: Any) -> None:
-        """Take a legal event, which led to `state`, through all explanations."""
-        self._keep(state, self._step(event))
+    def repair(self, state: str, counts: Counts, event: Any, payload: Payload) -> Explanation:
+        """Choose how to go on at an event that is illegal in `state`.
 
-    def repair(self, state: str, event: Any) -> Repair:
-        """Choose how to go on at an event that is not legal in `state`."""
-        costs = self._step(event) if self else self._step_from(state, (0, 0, False), event)
-        chosen = min(costs, key=costs.__getitem__)
-        dropped = costs[chosen][2]
-        self._keep(chosen, costs)
-        if dropped:
-            return Repair((), None, chosen)
-        for path, reached in self._protocol.walk(state):
-            if self._protocol.target(reached, event) == chosen:
-                return Repair(path, reached, chosen)
-        # Another explanation takes over, and what it says cannot be reached from here by any events.
-        entries = (t.source for t in self._protocol.transitions if (t.event, t.target) == (event, chosen))
-        return Repair((), next(entries), chosen)
+        Raises:
+            Exception: What the event's update raised; nothing has changed.
+        """
+        taken = list(self._taken(event, payload))
+        if taken:
+            chosen = min(taken, key=_edits)
+            self._others = [other for other in taken if other is not chosen]
+        else:
+            candidates = self._candidates(Explanation(state, 0, counts), event)
+            chosen = _counted(min(candidates, key=_edits), payload)
+            self._others = []
+            for candidate in candidates:
+                if candidate.state != chosen.state:
+                    with contextlib.suppress(Exception):
+                        self._others.append(_counted(candidate, payload))
+        self._trail.clear()
+        return chosen
 
-    def _keep(self, chosen: str, costs: dict[str, Cost]) -> None:
-        """Forget what has had more violations than the chosen explanation; that comes first, and so wins a tie."""
-        most = costs[chosen][0]
-        others = {state: cost for state, cost in costs.items() if cost[0] <= most}
-        self._costs = {chosen: costs[chosen], **others}
+    def _taken(self, event: Any, payload: Payload) -> Iterator[Explanation]:
+        """The other explanations for which an event is legal, after it."""
+        for other in self._others:
+            move = self._protocol.move(other.state, event)
+            if move is not None:
+                # An explanation whose counters cannot move is none.
+                with contextlib.suppress(Exception):
+                    yield _counted(Explanation(move.target, other.edits, other.counts, last=move), payload)
 
-    def _step(self, event: Any) -> dict[str, Cost]:
-        costs: dict[str, Cost] = {}
-        for state, cost in self._costs.items():
-            for reached, total in self._step_from(state, cost, event).items():
-                costs[reached] = min(total, costs.get(reached, total))
-        return costs
+    def _candidates(self, current: Explanation, event: Any) -> list[Explanation]:
+        """All ways to explain an illegal event, the cheapest for each state; none of them has counted yet."""
+        cheapest: dict[str, Explanation] = {}
+        for explanation in (current, *self._others):
+            back = self._looked_back(explanation, event) if explanation is current else ()
+            for candidate in (*self._inserted(explanation, event), *back, _dropped(explanation)):
+                known = cheapest.setdefault(candidate.state, candidate)
+                if candidate.edits < known.edits:
+                    cheapest[candidate.state] = candidate
+        return list(cheapest.values())
 
-    def _step_from(self, state: str, cost: Cost, event: Any) -> dict[str, Cost]:
-        violations, edits, _ = cost
-        legal = self._protocol.target(state, event)
-        if legal is not None:
-            return {legal: (violations, edits, False)}
-        costs: dict[str, Cost] = {}
-        for path, reached in self._protocol.walk(state):
-            target = self._protocol.target(reached, event)
-            if target is not None:
-                length = len(path) + (len(path) > LONGEST_INSERTION)
-                costs.setdefault(target, (violations + 1, edits + length, False))
-        dropped = (violations + 1, edits + LONGEST_INSERTION + 1, True)
-        costs[state] = min(dropped, costs.get(state, dropped))
-        return costs
+    def _inserted(self, explanation: Explanation, event: Any) -> Iterator[Explanation]:
+        for path, reached in self._protocol.walk(explanation.state):
+            move = self._protocol.move(reached, event)
+            if move is not None:
+                length = len(path) if len(path) <= LONGEST_INSERTION else len(path) + LONGEST_INSERTION
+                missing = self._moves(explanation.state, path)
+                yield Explanation(move.target, explanation.edits + length, explanation.counts, missing, move)
+
+    def _looked_back(self, explanation: Explanation, event: Any) -> Iterator[Explanation]:
+        """Events that are missing a little earlier, so that what came since is legal all the same."""
+        trail = list(self._trail)
+        for back in range(1, len(trail) + 1):
+            origin = trail[-back][0]
+            since = [came for _, came in trail[-back:]]
+            for path, reached in self._protocol.walk(origin):
+                moves = self._moves(reached, (*since, event))
+                if len(moves) > back:
+                    edits = explanation.edits + LONGEST_INSERTION + 1 + len(path)
+                    missing = self._moves(origin, path)
+                    yield Explanation(moves[-1].target, edits, explanation.counts, missing, moves[-1])
+
+    def _moves(self, state: str, events: Iterable[Any]) -> tuple[Transition, ...]:
+        """The moves that some events make, up to the first that is not legal."""
+        moves: list[Transition] = []
+        for event in events:
+            move = self._protocol.move(state, event)
+            if move is None:
+                break
+            moves.append(move)
+            state = move.target
+        return tuple(moves)
+
+
+def _edits(explanation: Explanation) -> int:
+    return explanation.edits
+
+
+def _dropped(explanation: Explanation) -> Explanation:
+    return Explanation(explanation.state, explanation.edits + LONGEST_INSERTION + 1, explanation.counts)
+
+
+def _counted(explanation: Explanation, payload: Payload) -> Explanation:
+    """The explanation with counters of its own, in which all that it says has been counted."""
+    counts = explanation.counts.copy()
+    for move in explanation.missing:
+        attempt = counts.copy()
+        # What came with it is not known, and an update may need it; then the event counts nothing.
+        with contextlib.suppress(Exception):
+            _count(move, attempt, {})
+            counts = attempt
+    if explanation.last is not None:
+        _count(explanation.last, counts, payload)
+    return replace(explanation, counts=counts)
+
+
+def _count(move: Transition, counts: Counts, payload: Payload) -> None:
+    if move.update is not None:
+        move.update.apply(counts.event, counts.progress, payload)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from lifecycle.errors import ExpectationError, IllegalEventError, MissingPayloadError
+from lifecycle.errors import ExpectationError, IllegalEventError, LifecycleError, MissingPayloadError
 from lifecycle.events import Event, EventType, check_count, nearest
 
 __all__ = ["Guard", "Progress", "Update"]
@@ -34,6 +34,15 @@ class Progress:
         invocations: Optimizer calls since the last step.
         calibrating: Whether a calibration epoch is open.
         optimizer_called: Whether an optimizer event has come since the last BATCH_END.
+
+    Example:
+        >>> from lifecycle import Lifecycle
+        >>> lc = Lifecycle()
+        >>> with lc.session(), lc.calibration_epoch(), lc.batch():
+        ...     lc.progress.calibrating
+        True
+        >>> lc.progress.accepted, lc.progress.calibration_epochs
+        (6, 1)
     """
 
     accepted: int = 0
@@ -58,11 +67,10 @@ class Counted(Protocol):
     @property
     def expect(self) -> Mapping[str, int]:
         """The counts that the caller knows, by name."""
-        ...  # pragma: no cover
+        ...
 
 
 def _refuse(guard: Guard, counted: Counted, **context: Any) -> IllegalEventError:
-    del counted
     return IllegalEventError(hint=f"its guard [{guard.name}] does not hold", **context)
 
 
@@ -72,7 +80,7 @@ class Guard:
 
     Args:
         name: What must hold, in a few words, as diagrams and messages show it.
-        check: Takes the lifecycle and the payload, and says whether it holds.
+        check: Takes the lifecycle and the payload, and says whether it holds. It may be asked more than once.
         error: Builds the error from the guard, the lifecycle and the fields of `IllegalEventError` but `hint`.
 
     Example:
@@ -92,11 +100,12 @@ class Update:
 
     Args:
         text: The change as diagrams and tables show it; empty for bookkeeping that they leave out.
-        apply: Takes the live event, the progress and the payload, and moves the counters.
+        apply: Takes the live event, the progress and the payload, and moves the counters. If it raises, the event is
+            refused, so it should raise before it moves anything.
 
     Example:
         >>> def count(event, progress, payload):
-        ...     event.global_step += payload["steps"]
+        ...     event.global_step += payload.get("steps", 1)
         >>> Update("global_step += steps", count).text
         'global_step += steps'
     """
@@ -129,15 +138,15 @@ def check_expect(expect: Mapping[str, int]) -> dict[str, int]:
     """A checked copy of the counts that a caller expects.
 
     Raises:
+        LifecycleError: A name is unknown or a count is negative.
         TypeError: It is not a mapping, or a count is not an `int`.
-        ValueError: A name is unknown or a count is negative.
     """
     if not isinstance(expect, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] # callers may have no types
         raise TypeError(f"expect must be a mapping of counts, got {expect!r}")
     for name, count in expect.items():
         if name not in EXPECTABLE:
-            raise ValueError(f"expect: {name!r} is not a count; {nearest(str(name), EXPECTABLE)}")
-        check_count(f"expect[{name!r}]", count)
+            raise LifecycleError(f"expect: {name!r} is not a count; {nearest(str(name), EXPECTABLE)}")
+        check_count(f"expect[{name!r}]", count, error=LifecycleError)
     return dict(expect)
 
 
@@ -166,10 +175,17 @@ def _run_as_expected(counted: Counted, payload: Payload) -> bool:
     return not counted.expect or not _misses(counted, at_end=True)
 
 
-def _expectation_missed(guard: Guard, counted: Counted, **context: Any) -> IllegalEventError:
-    misses = _misses(counted, at_end=guard.check is _run_as_expected)
+def _missed(misses: Mapping[str, tuple[int, int]], context: Mapping[str, Any]) -> IllegalEventError:
     hint = "; ".join(f"{name}: expected {wanted}, counted {count}" for name, (wanted, count) in misses.items())
     return ExpectationError(misses=misses, hint=hint, **context)
+
+
+def _epoch_missed(guard: Guard, counted: Counted, **context: Any) -> IllegalEventError:
+    return _missed(_misses(counted, at_end=False), context)
+
+
+def _run_missed(guard: Guard, counted: Counted, **context: Any) -> IllegalEventError:
+    return _missed(_misses(counted, at_end=True), context)
 
 
 def _calibration_epoch_start(event: Event, progress: Progress, payload: Payload) -> None:
@@ -221,8 +237,8 @@ def _batch_end(event: Event, progress: Progress, payload: Payload) -> None:
 
 GUARDS: Mapping[Any, Guard] = {
     EventType.LOSS_CALCULATED: Guard("loss given", _loss_given, _loss_missing),
-    EventType.CALIBRATION_EPOCH_END: Guard("counts as expected", _epoch_as_expected, _expectation_missed),
-    EventType.FINALIZE: Guard("counts as expected", _run_as_expected, _expectation_missed),
+    EventType.CALIBRATION_EPOCH_END: Guard("counts as expected", _epoch_as_expected, _epoch_missed),
+    EventType.FINALIZE: Guard("counts as expected", _run_as_expected, _run_missed),
 }
 """The guard of each event that has one."""
 

@@ -41,12 +41,14 @@ def check_saved(saved: Mapping[str, Any], own: Mapping[str, Any], protocol: Prot
         LifecycleError: It is another protocol's or configuration's, or a part is missing, unknown or out of range.
         TypeError: It is not a mapping, or a part has the wrong type.
     """
+    # Another version may well have other parts, so this comes first.
+    if isinstance(saved, Mapping) and "version" in saved:  # pyright: ignore[reportUnnecessaryIsInstance] # untyped callers
+        _check_same("version", saved["version"], own["version"])
     _check_keys("state", saved, own)
     event, progress = saved["event"], saved["progress"]
     _check_keys("event", event, own["event"])
     _check_keys("progress", progress, own["progress"])
-    for name in "version", "protocol":
-        _check_same(name, saved[name], own[name])
+    _check_same("protocol", saved["protocol"], own["protocol"])
     for name in event.keys() - {"type_", *COUNTERS}:
         _check_same(name, event[name], own["event"][name])
     if saved["state"] not in protocol.states:
@@ -54,7 +56,7 @@ def check_saved(saved: Mapping[str, Any], own: Mapping[str, Any], protocol: Prot
     _check_like("aborted", saved["aborted"], own["aborted"])
     counters = {name: event[name] for name in COUNTERS}
     for name, value in counters.items():
-        check_count(name, value)
+        check_count(name, value, error=LifecycleError)
     for name, value in progress.items():
         _check_like(name, value, own["progress"][name])
     history = saved["history"]
@@ -85,6 +87,6 @@ def _check_same(name: str, found: object, wanted: object) -> None:
 
 def _check_like(name: str, value: object, own: object) -> None:
     if not isinstance(own, bool):
-        check_count(name, value)
+        check_count(name, value, error=LifecycleError)
     elif not isinstance(value, bool):
         raise TypeError(f"{name} must be true or false, got {value!r}")
