@@ -83,7 +83,7 @@ class Lifecycle:
             argument is out of range.
         TypeError: An argument has the wrong type.
 
-    Example:
+    Examples:
         >>> lc = Lifecycle("training", steps_per_epoch=2)
         >>> with lc.session():
         ...     for loss in 0.9, 0.8, 0.7:
@@ -231,7 +231,7 @@ class Lifecycle:
             UnknownEventError: There is no such event.
             Exception: What an observer raised; the event stands, and later observers are not called.
 
-        Example:
+        Examples:
             >>> lc = Lifecycle()
             >>> lc.fire("initialize").type_
             <EventType.INITIALIZE: 'initialize'>
@@ -345,7 +345,7 @@ class Lifecycle:
         Args:
             reason: Why, for the journal.
 
-        Example:
+        Examples:
             >>> lc = Lifecycle("training")
             >>> _ = lc.initialize()
             >>> with lc.suspended("evaluation"):
@@ -393,7 +393,7 @@ class Lifecycle:
             TypeError: An argument has the wrong type.
             UnknownEventError: There is no such event.
 
-        Example:
+        Examples:
             >>> lc = Lifecycle("training")
             >>> handle = lc.on("batch_end", lambda event, payload: print("batch", event.global_batch), every=2)
             >>> with lc.session():
@@ -470,7 +470,7 @@ class Lifecycle:
     def state_dict(self) -> dict[str, Any]:
         """The whole run as plain data that JSON can hold. Observers, expectations and violations are not in it.
 
-        Example:
+        Examples:
             >>> import json
             >>> lc = Lifecycle("training")
             >>> _ = lc.initialize(), lc.batch_start()
@@ -662,8 +662,11 @@ class Lifecycle:
         """Call the observers of an event, with the fast path closed so that none of them can fire."""
         taps = self._taps
         self._notifying = member
-        self._place = self._standing()
-        self._row = _CLOSED
+        # `_standing` and `_move`, written out: calling them is dear here.
+        row = self._row
+        if row is not _CLOSED:
+            self._place = row
+            self._row = _CLOSED
         error: BaseException | None = None
         started = 0
         try:
@@ -685,7 +688,8 @@ class Lifecycle:
                         tap.after_notify(self, payload, duration, error)
             finally:
                 self._notifying = None
-                self._move(self._place)
+                if not self._holds:
+                    self._row = self._place
 
     def _report(self, event: object, error: Exception) -> None:
         with self._telling("a rejection"):

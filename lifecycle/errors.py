@@ -30,7 +30,7 @@ EVENTS_SHOWN = 3
 class LifecycleError(ValueError):
     """The base of all errors of this library.
 
-    Example:
+    Examples:
         >>> from lifecycle import Lifecycle
         >>> try:
         ...     Lifecycle("sequentail")
@@ -63,7 +63,7 @@ class IllegalEventError(LifecycleError):
         counters: `global_batch`, `global_step` and `sequential_epochs` (ended in this calibration epoch).
         hint: What was most likely meant, in words.
 
-    Example:
+    Examples:
         >>> from lifecycle import Lifecycle
         >>> lc = Lifecycle("sequential")
         >>> for event in "initialize", "calibration_epoch_start", "batch_start", "loss_calculated":
@@ -122,7 +122,7 @@ class IllegalEventError(LifecycleError):
 class MissingPayloadError(IllegalEventError):
     """An event came without the payload that it needs: LOSS_CALCULATED without a `loss`.
 
-    Example:
+    Examples:
         >>> from lifecycle import Lifecycle
         >>> lc = Lifecycle("training")
         >>> _ = lc.initialize(), lc.batch_start()
@@ -145,7 +145,7 @@ class ExpectationError(IllegalEventError):
     Attributes:
         misses: For each count that is off, what was expected and what was counted.
 
-    Example:
+    Examples:
         >>> from lifecycle import Lifecycle
         >>> lc = Lifecycle(expect={"sequential_epochs": 2})
         >>> _ = lc.initialize(), lc.calibration_epoch_start(), lc.sequential_epoch_end()
@@ -170,7 +170,7 @@ before the counts were as expected
 class UnknownEventError(LifecycleError):
     """A name that no event of the protocol has.
 
-    Example:
+    Examples:
         >>> from lifecycle import Lifecycle
         >>> Lifecycle().fire("batch_begin")
         Traceback (most recent call last):
@@ -183,7 +183,7 @@ did you mean 'batch_end'?
 class ReentrantEventError(LifecycleError):
     """An observer fired an event, reset or loaded state on the lifecycle that was notifying it.
 
-    Example:
+    Examples:
         >>> from lifecycle import Lifecycle
         >>> lc = Lifecycle()
         >>> _ = lc.on("initialize", lambda event, payload: lc.finalize())
@@ -198,7 +198,7 @@ observers have returned
 class ProtocolError(LifecycleError):
     """A protocol that cannot be: unknown names, ambiguous transitions, states that lead nowhere.
 
-    Example:
+    Examples:
         >>> from lifecycle import protocols
         >>> protocols.TRAINING.path("session.redy", "finalize")
         Traceback (most recent call last):
@@ -211,7 +211,7 @@ did you mean 'session.ready'?
 class TraceFormatError(LifecycleError):
     """A file that is not a trace, or a line of it that is not a record.
 
-    Example:
+    Examples:
         >>> import io
         >>> from lifecycle import trace
         >>> list(trace.read(io.BytesIO(b"not a trace"), name="run.txt"))
@@ -224,7 +224,7 @@ class TraceFormatError(LifecycleError):
 class LifecycleWarning(UserWarning):
     """An illegal event was let through, since the lifecycle was made with ``on_violation="warn"``.
 
-    Example:
+    Examples:
         >>> import warnings
         >>> from lifecycle import Lifecycle
         >>> lc = Lifecycle("training", on_violation="warn")

@@ -7,7 +7,6 @@ a schedule is due on the step that its author meant.
 
 from __future__ import annotations
 
-import difflib
 import enum
 import math
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ class EventType(str, enum.Enum):
 
     The values are the lower-case names. LLM Compressor 0.13 renamed two of the events; its names are aliases here.
 
-    Example:
+    Examples:
         >>> EventType("batch_start")
         <EventType.BATCH_START: 'batch_start'>
         >>> EventType.CALIBRATION_START is EventType.CALIBRATION_EPOCH_START
@@ -90,12 +89,14 @@ def spellings(vocabulary: type[Vocabulary]) -> dict[str, Vocabulary]:
 def nearest(text: str, known: Iterable[str]) -> str:
     """What to say after "X is unknown": the nearest known name if one is near, else all of them.
 
-    Example:
+    Examples:
         >>> nearest("TRANING", ["training", "basic"])
         "did you mean 'training'?"
         >>> nearest("zzz", ["training", "basic"])
         "known: 'training', 'basic'"
     """
+    import difflib  # noqa: PLC0415 # dear to import, and needed for errors only
+
     names = list(known)
     close = difflib.get_close_matches(text.lower(), names, n=1)
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(map(repr, names))
@@ -121,7 +122,7 @@ class Event:
         TypeError: A count is not an `int`, or `type_` is not an event.
         ValueError: A count is negative (or zero, for the three sizes), or `type_` is an unknown name.
 
-    Example:
+    Examples:
         >>> event = Event(steps_per_epoch=10, global_step=25)
         >>> event.epoch, event.epoch_step, event.epoch_full
         (2, 5, 2.5)
@@ -208,7 +209,7 @@ class Event:
             ValueError: Set to a negative number, NaN or infinity, or there are too many steps for a float to tell one
                 from the next.
 
-        Example:
+        Examples:
             >>> event = Event(steps_per_epoch=100, batches_per_step=2)
             >>> event.current_index = 0.29
             >>> event.global_step, event.global_batch
@@ -249,7 +250,7 @@ class Event:
             TypeError: An argument is not a number.
             ValueError: An argument is NaN, or the interval is negative or infinite.
 
-        Example:
+        Examples:
             >>> event = Event(steps_per_epoch=10)
             >>> due = []
             >>> for event.global_step in range(11):
@@ -274,7 +275,7 @@ class Event:
             TypeError: There is no such field, or its value has the wrong type.
             ValueError: A value is out of range.
 
-        Example:
+        Examples:
             >>> Event(global_step=3).new_instance(type_="batch_end").type_.name
             'BATCH_END'
         """

@@ -26,7 +26,7 @@ class Tap:
     Journals, overlays, progress bars and the lockstep of ranks are taps. Derive from it, override what is needed, and
     pass an instance to `Lifecycle.attach`. Taps may not fire events.
 
-    Example:
+    Examples:
         >>> from lifecycle import Lifecycle
         >>> class Timer(Tap):
         ...     def after_notify(self, lifecycle, payload, duration, error):
@@ -53,7 +53,7 @@ class Tap:
 class Handle:
     """Takes an observer or a tap off a lifecycle again.
 
-    Example:
+    Examples:
         >>> from lifecycle import Lifecycle
         >>> lc = Lifecycle()
         >>> handle = lc.on("initialize", lambda event, payload: print("never called"))

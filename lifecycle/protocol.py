@@ -59,7 +59,7 @@ class Transition:
         guard: What must hold besides, instead of what the event always needs.
         update: What it counts, instead of what the event always counts.
 
-    Example:
+    Examples:
         >>> Transition("session.ready", "finalize", "finalized").target
         'finalized'
     """
@@ -98,7 +98,7 @@ class Protocol:
             reached or from which no final state can be. The message names all of the first kind that there is.
         TypeError: A part has the wrong type, or a vocabulary is not an enumeration of strings.
 
-    Example:
+    Examples:
         >>> one_batch = Protocol(
         ...     "one batch",
         ...     states=["created", "open", "done"],
@@ -174,7 +174,7 @@ class Protocol:
         Raises:
             ProtocolError: There is no such state.
 
-        Example:
+        Examples:
             >>> from lifecycle import protocols
             >>> [event.name for event in protocols.TRAINING.allowed("session.ready")]
             ['BATCH_START', 'FINALIZE']
@@ -207,7 +207,7 @@ class Protocol:
             TypeError: `event` is not a string.
             UnknownEventError: There is no such event.
 
-        Example:
+        Examples:
             >>> from lifecycle import protocols
             >>> path = protocols.TRAINING.path("session.batch.step.pending", "batch_start")
             >>> [event.name for event in path]
@@ -248,7 +248,7 @@ class Protocol:
             TypeError: Something in `events` is not a string.
             UnknownEventError: Something in `events` is not an event.
 
-        Example:
+        Examples:
             >>> from lifecycle import protocols
             >>> protocols.TRAINING.accepts(["initialize", "finalize"])
             True
@@ -281,7 +281,7 @@ class Protocol:
             ProtocolError: The new table has faults; see `Protocol`.
             TypeError: A vocabulary is not an enumeration of strings.
 
-        Example:
+        Examples:
             >>> import enum
             >>> from lifecycle import protocols
             >>> class Saving(str, enum.Enum):
@@ -312,7 +312,7 @@ class Protocol:
         Raises:
             ProtocolError: The protocol has no optimizer events.
 
-        Example:
+        Examples:
             >>> from lifecycle import protocols
             >>> run = ["initialize", "batch_start", "loss_calculated"]
             >>> run += ["optim_pre_step", "optim_post_step"] * 2
@@ -350,7 +350,7 @@ class Protocol:
         Returns:
             A new machine, so that the protocol stays as it is whatever is done to it.
 
-        Example:
+        Examples:
             >>> from lifecycle import protocols
             >>> model = protocols.TRAINING.machine().model
             >>> model.initialize() and model.batch_start() and model.loss_calculated(loss=0.5) and model.batch_end()
@@ -534,23 +534,27 @@ class Model:
     """A plain object for a `transitions` machine to keep its state on."""
 
 
-@dataclass(frozen=True, slots=True)
 class _Condition:
     """A guard as a condition of a `transitions` machine."""
 
-    check: Callable[[Any, Any], bool]
+    __slots__ = ("check",)
+
+    def __init__(self, check: Callable[[Any, Any], bool]) -> None:
+        self.check = check
 
     def __call__(self, data: Any) -> bool:
         # `transitions` compares the answer with True.
         return bool(self.check(data.model, data.kwargs))
 
 
-@dataclass(frozen=True, slots=True)
 class _Count:
     """What an accepted event counts, as an `after` callback of a `transitions` machine."""
 
-    event: Any
-    apply: Callable[[Event, Progress, Any], None] | None
+    __slots__ = ("apply", "event")
+
+    def __init__(self, event: Any, apply: Callable[[Event, Progress, Any], None] | None) -> None:
+        self.event = event
+        self.apply = apply
 
     def __call__(self, data: Any) -> None:
         model = data.model
@@ -578,7 +582,7 @@ def _closure(start: Iterable[str], ways: Iterable[tuple[str, str]]) -> set[str]:
 def groups(state: str) -> list[str]:
     """The groups that a state is in, outermost first.
 
-    Example:
+    Examples:
         >>> groups("session.batch.started")
         ['session', 'session.batch']
     """

@@ -202,7 +202,7 @@ def get(name: str) -> Protocol:
         ProtocolError: There is none of that name.
         TypeError: `name` is not a string.
 
-    Example:
+    Examples:
         >>> get("training")
         <Protocol 'training': 7 states, 8 transitions>
     """

@@ -35,7 +35,7 @@ class Progress:
         calibrating: Whether a calibration epoch is open.
         optimizer_called: Whether an optimizer event has come since the last BATCH_END.
 
-    Example:
+    Examples:
         >>> from lifecycle import Lifecycle
         >>> lc = Lifecycle()
         >>> with lc.session(), lc.calibration_epoch(), lc.batch():
@@ -83,7 +83,7 @@ class Guard:
         check: Takes the lifecycle and the payload, and says whether it holds. It may be asked more than once.
         error: Builds the error from the guard, the lifecycle and the fields of `IllegalEventError` but `hint`.
 
-    Example:
+    Examples:
         >>> guard = Guard("path given", lambda counted, payload: "path" in payload)
         >>> guard.check(None, {"path": "model"})
         True
@@ -103,7 +103,7 @@ class Update:
         apply: Takes the live event, the progress and the payload, and moves the counters. If it raises, the event is
             refused, so it should raise before it moves anything.
 
-    Example:
+    Examples:
         >>> def count(event, progress, payload):
         ...     event.global_step += payload.get("steps", 1)
         >>> Update("global_step += steps", count).text
