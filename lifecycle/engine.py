@@ -418,7 +418,8 @@ class Lifecycle:
         handle = self._handle()
         plain = every == 1 and not once and when is None
         observer = callback if plain else Filter(callback, handle, every=every, once=once, when=when)
-        self._listen({**self._listeners, handle: (members, observer)})
+        with self._lock:
+            self._listen({**self._listeners, handle: (members, observer)})
         return handle
 
     def attach(self, tap: Tap) -> Handle:
@@ -433,7 +434,8 @@ class Lifecycle:
         if not isinstance(tap, Tap):  # pyright: ignore[reportUnnecessaryIsInstance] # untyped callers
             raise TypeError(f"tap must be a Tap, got {tap!r}")
         handle = self._handle()
-        self._listen({**self._listeners, handle: tap})
+        with self._lock:
+            self._listen({**self._listeners, handle: tap})
         return handle
 
     def abort(self, error: BaseException | str | None = None) -> None:
@@ -480,17 +482,18 @@ class Lifecycle:
             >>> resumed.state
             'session.batch.started'
         """
-        event = asdict(self.event)
-        type_ = event.pop("type_")
-        return {
-            "version": SAVED_VERSION,
-            "protocol": self.protocol.name,
-            "state": self.state,
-            "aborted": self._aborted,
-            "event": {"type_": None if type_ is None else type_.value, **event},
-            "progress": asdict(self.progress),
-            "history": [event.value for event in self._history],
-        }
+        with self._lock:
+            event = asdict(self.event)
+            type_ = event.pop("type_")
+            return {
+                "version": SAVED_VERSION,
+                "protocol": self.protocol.name,
+                "state": self.state,
+                "aborted": self._aborted,
+                "event": {"type_": None if type_ is None else type_.value, **event},
+                "progress": asdict(self.progress),
+                "history": [event.value for event in self._history],
+            }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved run. All of it is checked before anything changes.
@@ -736,7 +739,8 @@ class Lifecycle:
         return Handle(forget)
 
     def _forget(self, handle: Handle) -> None:
-        self._listen({kept: listener for kept, listener in self._listeners.items() if kept is not handle})
+        with self._lock:
+            self._listen({kept: listener for kept, listener in self._listeners.items() if kept is not handle})
 
 
 def _depth_of_caller() -> int:

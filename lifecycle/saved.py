@@ -52,7 +52,7 @@ def check_saved(saved: Mapping[str, Any], own: Mapping[str, Any], protocol: Prot
     for name in event.keys() - {"type_", *COUNTERS}:
         _check_same(name, event[name], own["event"][name])
     if saved["state"] not in protocol.states:
-        raise LifecycleError(f"the saved run is in {saved['state']!r}, which protocol {protocol.name!r} has not")
+        raise LifecycleError(f"the saved run is in {saved['state']!r}, which protocol {protocol.name!r} does not have")
     _check_like("aborted", saved["aborted"], own["aborted"])
     counters = {name: event[name] for name in COUNTERS}
     for name, value in counters.items():
