@@ -20,7 +20,7 @@ from lifecycle.events import Event, EventType, check_count
 from lifecycle.listeners import Control, Filter, Handle, Observer, Tap
 from lifecycle.protocol import Protocol, Row
 from lifecycle.repair import Counts, Explanation, Explanations
-from lifecycle.rules import Payload, Progress, check_expect
+from lifecycle.rules import SUSPENDABLE, Payload, Progress, check_expect
 from lifecycle.saved import COUNTERS, HISTORY_LENGTH, SAVED_VERSION, check_saved
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ _SEQUENTIAL_EPOCH_END = EventType.SEQUENTIAL_EPOCH_END
 _CALIBRATION_EPOCH_END = EventType.CALIBRATION_EPOCH_END
 _FINALIZE = EventType.FINALIZE
 
-_SUSPENDABLE = frozenset({_BATCH_START, _LOSS_CALCULATED, _OPTIM_PRE_STEP, _OPTIM_POST_STEP, _BATCH_END})
 _COUNTED = tuple(field.name for field in fields(Progress) if field.name not in {"accepted", "rejected", "ignored"})
+_REJECTION = "a rejection"
 _CLOSED: Row = {}
 _UNLOCKED = contextlib.nullcontext()
 _NO_VIOLATIONS: deque[IllegalEventError] = deque(maxlen=0)
@@ -353,17 +353,17 @@ class Lifecycle:
             >>> lc.state, lc.progress.ignored
             ('session.ready', 1)
         """
-        with self._lock:
-            self._suspensions += 1
-            self._hold()
         try:
-            self._tell("suspend", reason)
+            with self._lock:
+                self._suspensions += 1
+                self._hold()
+                self._tell("suspend", reason)
             yield
         finally:
             with self._lock:
                 self._suspensions -= 1
                 self._release()
-            self._tell("resume", reason)
+                self._tell("resume", reason)
 
     def on(
         self,
@@ -565,7 +565,7 @@ class Lifecycle:
         with self._lock:
             try:
                 member = self.protocol.event(event)
-                ignored = self._suspensions and member in _SUSPENDABLE
+                ignored = self._suspensions and member in SUSPENDABLE
                 if not ignored:
                     self._refuse_reentry(f"{member.name} was fired")
             except (LifecycleError, TypeError) as refusal:
@@ -695,9 +695,11 @@ class Lifecycle:
                     self._row = self._place
 
     def _report(self, event: object, error: Exception) -> None:
-        with self._telling("a rejection"):
-            for tap in self._taps:
-                tap.rejected(self, event, error)
+        # A tap that fires when it is told of a rejection is refused, and that is not told again.
+        if self._notifying != _REJECTION:
+            with self._telling(_REJECTION):
+                for tap in self._taps:
+                    tap.rejected(self, event, error)
 
     def _tell(self, action: Control, detail: object) -> None:
         with self._telling(f"a {action}"):

@@ -130,6 +130,17 @@ _RUN_COUNTS: dict[str, Callable[[Event, Progress], int]] = {
     "calibration_epochs": lambda event, progress: progress.calibration_epochs,
     "steps": lambda event, progress: event.global_step,
 }
+SUSPENDABLE = frozenset(
+    {
+        EventType.BATCH_START,
+        EventType.LOSS_CALCULATED,
+        EventType.OPTIM_PRE_STEP,
+        EventType.OPTIM_POST_STEP,
+        EventType.BATCH_END,
+    }
+)
+"""The events that are ignored while a run is suspended."""
+
 EXPECTABLE = (*_EPOCH_COUNTS, *_RUN_COUNTS)
 """The counts that can be expected: two of every calibration epoch, two of the whole run."""
 

@@ -53,7 +53,7 @@ def harness(suite: ModuleType) -> ModuleType:
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("benchmarks") / "figures.json"
     command = [sys.executable, str(BENCHMARKS), "--quick", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 # our own file
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # our own file
     assert (done.returncode, done.stderr) == (0, "")
     return {"printed": done.stdout, **json.loads(file.read_text())}
 

@@ -2,6 +2,7 @@ import doctest
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
+BASH = shutil.which("bash")
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 LANGUAGES = {"bash", "console", "json", "python", "yaml", "mermaid", "lifecycle-diagram", "lifecycle-table", "text"}
@@ -22,7 +24,7 @@ def run_console(example):
     directory = example.namespace["directory"]
     for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n?)*)", example.parsed + "\n", re.MULTILINE):
         done = subprocess.run(
-            ["bash", "-c", command], cwd=directory, env=ENVIRONMENT, capture_output=True, text=True, check=False
+            [BASH, "-c", command], cwd=directory, env=ENVIRONMENT, capture_output=True, text=True, check=False
         )
         found = done.stdout + done.stderr
         same = doctest.OutputChecker().check_output(

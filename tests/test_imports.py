@@ -28,7 +28,7 @@ print("\\n".join(sorted(set(sys.modules) - before)))
 def loaded_by(module):
     """The modules that a fresh process loads to import a module."""
     command = [sys.executable, "-W", "error", "-c", LOADED_BY.format(module)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 # this interpreter
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # this interpreter
     assert result.stderr == ""
     return set(result.stdout.split())
 

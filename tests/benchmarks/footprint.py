@@ -60,5 +60,5 @@ def time_imports(work: Mapping[str, str], processes: int) -> dict[str, Measure]:
 def _in_process(statement: str, environment: Mapping[str, str]) -> int:
     # Without `site`, which on some machines has loaded half of what is to be timed.
     command = [sys.executable, "-S", "-c", TIMED.format(work=statement)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)  # noqa: S603
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return int(done.stdout)
