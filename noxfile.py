@@ -26,7 +26,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
-@nox.session
+@nox.session(python="3.11")
 def coverage(session: nox.Session) -> None:
     """Run the tests and fail below 100 % branch coverage."""
     session.install("-e", ".[test,render]")

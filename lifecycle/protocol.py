@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 from collections import Counter, deque
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +19,7 @@ from lifecycle.events import Event, EventType, nearest, spellings
 from lifecycle.rules import GUARDS, UPDATES, Guard, Progress, Update
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["Protocol", "Transition"]
 
@@ -124,7 +123,7 @@ class Protocol:
             parts: Any = getattr(self, name)
             if isinstance(parts, str):
                 raise TypeError(f"{name} must be a sequence, got the string {parts!r}")
-            if not isinstance(parts, Iterable):
+            if not hasattr(parts, "__iter__"):
                 raise TypeError(f"{name} must be a sequence, got {parts!r}")
             # A vocabulary may be named again, as by extending an extension with the same one.
             object.__setattr__(self, name, tuple(dict.fromkeys(parts) if name == "vocabularies" else parts))

@@ -264,3 +264,9 @@ def test_an_illegal_event_of_a_run_is_caught_as_a_value_error_with_all_that_it_s
 def test_events_are_listed_by_name():
     assert names([EventType.BATCH_START, EventType.CALIBRATION_END]) == "BATCH_START, CALIBRATION_EPOCH_END"
     assert names([]) == ""
+
+
+def test_the_repr_of_an_error_is_its_first_line():
+    with pytest.raises(IllegalEventError) as caught:
+        Lifecycle("training").finalize()
+    assert repr(caught.value) == "IllegalEventError('FINALIZE is not allowed in created')"

@@ -671,3 +671,8 @@ def test_a_copied_event_is_equal_and_independent(duplicate):
     kept = duplicate(event)
     event.global_batch = 9
     assert kept == Event(EventType.BATCH_END, 10, 2, 3, 4, 8)
+
+
+def test_more_epochs_than_a_float_can_hold_are_refused():
+    with pytest.raises(ValueError, match="too many steps per epoch"):
+        _ = Event(steps_per_epoch=1, global_step=10**400).epoch_full
