@@ -173,6 +173,16 @@ class Lifecycle:
             f"global_batch={self.event.global_batch}, global_step={self.event.global_step}>"
         )
 
+    def __format__(self, spec: str) -> str:
+        from lifecycle.diagram.shown import formatted  # noqa: PLC0415 # it draws itself
+
+        return formatted(self, spec)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        from lifecycle.diagram.shown import mimebundle  # noqa: PLC0415 # it draws itself
+
+        return mimebundle(self)
+
     @property
     def state(self) -> str:
         """The name of the state that the run is in."""

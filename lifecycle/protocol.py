@@ -144,6 +144,16 @@ class Protocol:
     def __repr__(self) -> str:
         return f"<Protocol {self.name!r}: {len(self.states)} states, {len(self.transitions)} transitions>"
 
+    def __format__(self, spec: str) -> str:
+        from lifecycle.diagram.shown import formatted  # noqa: PLC0415 # it draws itself
+
+        return formatted(self, spec)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        from lifecycle.diagram.shown import mimebundle  # noqa: PLC0415 # it draws itself
+
+        return mimebundle(self)
+
     @cached_property
     def events(self) -> tuple[Any, ...]:
         """The events that it uses, in the order of their vocabularies."""

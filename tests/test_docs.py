@@ -44,8 +44,8 @@ SYBIL = Sybil(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_example_does_what_the_page_says(page, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_every_example_does_what_the_page_says(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     document = SYBIL.parse(page)
     document.namespace["directory"] = ROOT
     for example in document.examples():

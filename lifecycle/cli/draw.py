@@ -44,7 +44,7 @@ BINARY = ("png", "pdf")
 @click.option("--direction", type=click.Choice(["TB", "LR"]), default="TB", show_default=True)
 @click.option("--all", "everything", is_flag=True, help="Draw all built-in protocols into a folder (diagrams, or -o).")
 @click.option("--check", is_flag=True, help="With --all: say which files are not what would be drawn; exit 1 if any.")
-def command(
+def command(  # noqa: PLR0917 # click passes them by name
     protocol: str,
     trace: str | None,
     kind: str | None,
@@ -68,10 +68,15 @@ def command(
     content = _draw(protocol, trace, chosen, theme, direction)
     if output is not None:
         output.write_bytes(content)
-    elif chosen in BINARY and sys.stdout.isatty():
+    elif chosen in BINARY and is_terminal():
         raise click.UsageError(f"a terminal cannot show {chosen}; name a file with -o")
     else:
         click.echo(content, nl=False)
+
+
+def is_terminal() -> bool:
+    """Whether what is printed goes to a person."""
+    return sys.stdout.isatty()
 
 
 def _from_ending(output: Path | None) -> str:
@@ -88,11 +93,12 @@ def _draw(protocol: str, trace: str | None, kind: str, theme: Theme, direction: 
     from lifecycle.diagram.source import find_protocol
 
     shown = find_protocol(protocol)
-    overlay = overlay_of_trace(trace, shown) if trace else None
+    source = sys.stdin.buffer if trace == "-" else trace
+    overlay = overlay_of_trace(source, shown) if source else None
     if kind == "table":
         return diagram.to_table(shown, overlay).encode()
     form: Format = kind  # type: ignore[assignment] # the option has only these
-    return diagram.render(diagram.picture(shown, overlay), form, theme=theme, direction=direction)
+    return diagram.draw(diagram.picture(shown, overlay), form, theme=theme, direction=direction)
 
 
 def _draw_all(folder: Path, *, check: bool) -> None:
@@ -104,6 +110,8 @@ def _draw_all(folder: Path, *, check: bool) -> None:
     outdated = gallery.outdated(folder)
     if outdated:
         names = ", ".join(outdated)
-        click.echo(f"{folder}: not what the code draws: {names}; `lifecycle draw --all -o {folder}` draws them", err=True)
+        click.echo(
+            f"{folder}: not what the code draws: {names}; `lifecycle draw --all -o {folder}` draws them", err=True
+        )
         sys.exit(1)
     click.echo(f"{folder}: up to date")

@@ -66,7 +66,9 @@ def test_every_order_of_four_events_is_judged_alike():
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_before_initialize_only_initialize_is_taken(event):
-    assert fire_real(CompressionLifecycle(), event) == fire_ours(Lifecycle("upstream"), event) == (event == "initialize")
+    assert (
+        fire_real(CompressionLifecycle(), event) == fire_ours(Lifecycle("upstream"), event) == (event == "initialize")
+    )
 
 
 @pytest.mark.parametrize("event", [*FIRED, "finalize"])

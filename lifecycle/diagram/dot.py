@@ -1,0 +1,335 @@
+"""A picture as DOT, the language of Graphviz.
+
+Events are small text nodes, since the labels of edges would make `dot` push the usual path out of its boxes. Arrows
+that go back are written from target to source, so that `dot` keeps the usual path straight down. All names are
+written as labels; the names of DOT's own nodes are made up here, so that nothing in a protocol can be taken for DOT.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from html import escape
+from math import log10
+from textwrap import shorten, wrap
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import graphviz  # type: ignore[import-untyped] # it ships no types
+
+from lifecycle.diagram.palette import PALETTES, Palette, Theme
+from lifecycle.diagram.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lifecycle.diagram.model import Arrow, Box, Move, Picture, State
+    from lifecycle.diagram.overlay import Rejection
+
+__all__ = ["DIRECTIONS", "Direction", "to_dot"]
+
+Direction = Literal["TB", "LR"]
+"""Whether the usual path runs from top to bottom or from left to right."""
+
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+
+_graphviz: Any = graphviz
+
+FONT = "Helvetica"
+MAIN_WEIGHT = "100"
+"""How strongly the usual path is kept straight."""
+
+STATE_WIDTH = 0.95
+WIDTH_PER_ARROW = 0.4
+MOST_STATE_WIDTH = 3.0
+"""Widths of states in inches: at least, for each arrow beyond four, and at most unless its name is wider."""
+
+LEAST_WIDTH = 1.2
+WIDTH_PER_DIGIT = 0.8
+MOST_WIDTH = 6.0
+"""Line widths in points: of what came once, for each factor of ten, and of what came too often to matter."""
+
+SUBTITLE_WIDTH = 120
+FAILURE_WIDTH = 48
+"""Characters in a line."""
+
+LEGEND_COLUMNS = 3
+
+MARGIN = 12
+TITLE_LETTER = 7
+CLEAR = 20
+"""Points around what is in a box; of a letter of its title, at most; and of a title that fits beside any path."""
+
+
+def to_dot(drawn: Picture, *, theme: Theme = "auto", direction: Direction = "TB") -> str:
+    """A picture as DOT, the same text for the same picture.
+
+    Args:
+        drawn: The picture.
+        theme: The colours. DOT has no reader's setting to follow, so that ``auto`` is light.
+        direction: Which way the usual path runs.
+
+    Examples:
+        >>> from lifecycle import protocols
+        >>> from lifecycle.diagram import picture
+        >>> to_dot(picture(protocols.TRAINING)).splitlines()[0]
+        'digraph lifecycle {'
+    """
+    return _Drawing(drawn, PALETTES[theme], direction).source()
+
+
+class _Drawing:
+    def __init__(self, drawn: Picture, palette: Palette, direction: Direction) -> None:
+        self.drawn = drawn
+        self.palette = palette
+        # A state that is the hub of many arrows is wide, so that they reach it from above and below.
+        self.ends = Counter(key for arrow in drawn.arrows for key in {arrow.source, arrow.target})
+        self.levels = {box.key: box.level for box in drawn.boxes}
+        # Graphviz fails on lines that are to be straight and in and out of a box in turns.
+        chains = {state.key: {"group": f"c{state.chain}"} for state in drawn.states}
+        self.chains = {key: {} if drawn.tangled else chain for key, chain in chains.items()}
+        self.graph: Any = _graphviz.Digraph(
+            "lifecycle",
+            graph_attr={
+                "rankdir": direction,
+                "newrank": "true",
+                "nodesep": "0.45",
+                "ranksep": "0.25",
+                "pad": "0.2",
+                "bgcolor": palette.paper,
+                "fontname": FONT,
+                "labelloc": "b",
+                "labeljust": "l",
+                "label": legend(drawn, palette),
+            },
+            node_attr={"fontname": FONT, "fontsize": "12", "fontcolor": palette.ink},
+            edge_attr={"color": palette.line, "arrowsize": "0.7"},
+        )
+
+    def source(self) -> str:
+        # A box around everything, since a graph has one label, and that is the legend.
+        title = {"label": self.title(), "labelloc": "t", "labeljust": "l", "peripheries": "0", "class": "whole"}
+        with self.graph.subgraph(name="cluster_whole", graph_attr=title) as whole:
+            self.fill(whole, "")
+        for state in self.drawn.states:
+            if state.initial:
+                self.graph.edge("start", state.key, weight=MAIN_WEIGHT, **{"class": "start"})
+        for arrow in self.drawn.arrows:
+            self.draw_arrow(arrow)
+        for state in self.drawn.states:
+            for key in self.drawn.rejections(state):
+                color = self.palette.rejected_edge
+                self.graph.edge(state.key, key, color=color, penwidth="1.8", weight="1", **{"class": "rejected"})
+        return str(self.graph.source)
+
+    def title(self) -> str:
+        lines = [line for words in self.drawn.subtitles for line in wrap(visible(words), SUBTITLE_WIDTH)]
+        rows = [(self.drawn.title, "16", self.palette.ink), *((line, "10", self.palette.muted) for line in lines)]
+        cells = "".join(
+            f'<tr><td align="left">{_font(words, size, color, bold=size == "16")}</td></tr>'
+            for words, size, color in rows
+        )
+        return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="2">{cells}</table>>'
+
+    def fill(self, graph: Any, box: str) -> None:
+        """Draw what is in a box, or what is in none."""
+        for state in self.drawn.states:
+            if state.box == box:
+                self.draw_state(graph, state)
+        for arrow in self.drawn.arrows:
+            if arrow.box == box:
+                self.draw_event(graph, arrow)
+        for inner in self.drawn.boxes:
+            if inner.parent == box:
+                with graph.subgraph(name=f"cluster_{inner.key}", graph_attr=self.box_style(inner)) as below:
+                    self.fill(below, inner.key)
+
+    def box_style(self, box: Box) -> dict[str, str]:
+        fill, edge = self.palette.box(box.level)
+        # Where the usual path leaves downwards, the title ends before it does.
+        margin = max(MARGIN, TITLE_LETTER * len(box.label) - CLEAR) if box.left_below else MARGIN
+        return {
+            "label": f"<<b>{_html(box.label)}</b>>",
+            # Below, since arrows enter from above, and leave upwards or to the side but for a few.
+            "labelloc": "b",
+            "labeljust": "l",
+            "fontsize": "11",
+            "fontcolor": self.palette.ink,
+            "style": "rounded,filled",
+            "fillcolor": fill,
+            "color": edge,
+            "peripheries": "1",
+            "margin": str(margin),
+            "class": f"box level-{box.level}",
+        }
+
+    def draw_state(self, graph: Any, state: State) -> None:
+        palette = self.palette
+        fill, edge, width = palette.state, palette.state_edge, "1.2"
+        if state.final:
+            fill, edge = palette.final, palette.final_edge
+        if state.current:
+            fill, edge, width = palette.current, palette.current_edge, "2.4"
+        marks = {"initial": state.initial, "final": state.final, "current": state.current, "never": not state.visited}
+        graph.node(
+            state.key,
+            f"<{_html(state.label)}>",
+            shape="box",
+            style="rounded,filled" if state.visited else "rounded,filled,dashed",
+            fillcolor=fill,
+            color=edge if state.visited else palette.never,
+            penwidth=width,
+            peripheries="2" if state.final else "1",
+            width=f"{min(STATE_WIDTH + WIDTH_PER_ARROW * max(0, self.ends[state.key] - 4), MOST_STATE_WIDTH):.2f}",
+            height="0.36",
+            margin="0.14,0.06",
+            **self.chains[state.key],
+            **{"class": " ".join(["state", *(mark for mark, has in marks.items() if has)])},
+        )
+        if state.initial:
+            self.draw_start(graph, state)
+        for key, rejection in self.drawn.rejections(state).items():
+            self.draw_rejection(graph, key, rejection)
+
+    def draw_start(self, graph: Any, state: State) -> None:
+        ink = self.palette.ink
+        dot = {"shape": "circle", "style": "filled", "fillcolor": ink, "color": ink, "width": "0.17"}
+        graph.node("start", "", **dot, fixedsize="true", **self.chains[state.key], **{"class": "start"})
+
+    def draw_rejection(self, graph: Any, key: str, rejection: Rejection) -> None:
+        edge = self.palette.rejected_edge
+        graph.node(
+            key,
+            f"<{_font(rejection.event, '10', edge, bold=True)}<br/>{_font(rejection.places(), '9', edge)}>",
+            shape="octagon",
+            style="filled",
+            fillcolor=self.palette.rejected,
+            penwidth="1.4",
+            margin="0.03",
+            height="0.3",
+            color=edge,
+            **{"class": "rejected"},
+        )
+
+    def draw_event(self, graph: Any, arrow: Arrow) -> None:
+        cells = "".join(f"<tr><td>{line}</td></tr>" for move in arrow.moves for line in self.words(move))
+        # The ground it stands on, so that a finished SVG says where the middle of the text is.
+        paper = self.palette.box(self.levels[arrow.box])[0] if arrow.box else self.palette.paper
+        graph.node(
+            arrow.key,
+            f'<<table border="0" cellborder="0" cellspacing="1" cellpadding="0" bgcolor="{paper}">{cells}</table>>',
+            shape="plain",
+            **(self.chains[arrow.target] if arrow.kind in ("main", "side") else {}),
+            **{"class": "event"},
+        )
+
+    def words(self, move: Move) -> list[str]:
+        palette = self.palette
+        tally = move.tally
+        lines = [_font(move.event, "10", palette.ink if tally is None or tally.count else palette.muted)]
+        if move.guard:
+            lines.append(_font(f"[{move.guard}]", "8.5", palette.muted))
+        if move.update:
+            lines.append(_font(f"/ {move.update}", "8.5", palette.muted))
+        if tally and tally.count:
+            lines.append(_font(str(tally), "9", palette.count, bold=True))
+        if move.failure:
+            lines.append(
+                _font(
+                    shorten(f"handler failed: {move.failure}", FAILURE_WIDTH, placeholder="..."),
+                    "9",
+                    palette.rejected_edge,
+                    bold=True,
+                )
+            )
+        return lines
+
+    def draw_arrow(self, arrow: Arrow) -> None:
+        style = self.line(arrow)
+        edge = self.graph.edge
+        if arrow.kind == "loop":
+            self.graph.body.append(f"\t{{ rank=same; {arrow.source}; {arrow.key} }}\n")
+            edge(arrow.source, arrow.key, dir="none", weight="10", **style)
+            edge(arrow.key, arrow.source, **style)
+        elif arrow.kind == "back":
+            edge(arrow.target, arrow.key, dir="back", weight="1", **style)
+            edge(arrow.key, arrow.source, dir="none", weight="3", **style)
+        else:
+            first, second = (MAIN_WEIGHT, MAIN_WEIGHT) if arrow.kind == "main" else ("1", "2")
+            edge(arrow.source, arrow.key, dir="none", weight=first, minlen=str(1 + 2 * arrow.span), **style)
+            edge(arrow.key, arrow.target, weight=second, **style)
+
+    def line(self, arrow: Arrow) -> dict[str, str]:
+        """How the line of an arrow looks: the wider, the more often it was taken."""
+        if self.drawn.overlay is None or self.drawn.overlay.tallies is None:
+            return {"class": arrow.kind}
+        count = sum(move.tally.count for move in arrow.moves if move.tally)
+        if not count:
+            return {"class": f"{arrow.kind} never", "color": self.palette.never, "style": "dashed"}
+        return {
+            "class": f"{arrow.kind} taken",
+            "color": self.palette.taken,
+            "penwidth": f"{min(LEAST_WIDTH + WIDTH_PER_DIGIT * log10(count), MOST_WIDTH):.2f}",
+        }
+
+
+def legend(drawn: Picture, palette: Palette) -> str:
+    """What the marks mean that a picture has, as a label."""
+    entries = list(_entries(drawn, palette))
+    rows = [entries[first : first + LEGEND_COLUMNS] for first in range(0, len(entries), LEGEND_COLUMNS)]
+    cells = "".join(
+        "<tr>"
+        + "".join(f'<td>{mark}</td><td align="left">{_font(words, "9", palette.muted)}</td>' for mark, words in row)
+        + "</tr>"
+        for row in rows
+    )
+    return f'<<table border="0" cellborder="0" cellspacing="4" cellpadding="1">{cells}</table>>'
+
+
+def _entries(drawn: Picture, palette: Palette) -> Iterator[tuple[str, str]]:
+    moves = [move for arrow in drawn.arrows for move in arrow.moves]
+    yield _patch(palette.ink, palette.ink, width=10, height=10), "a run begins"
+    yield (
+        _patch(palette.final, palette.final_edge, _patch(palette.final, palette.final_edge), width=28, height=18),
+        "a run is complete",
+    )
+    if drawn.boxes:
+        yield _patch(*palette.box(1)), "group of states"
+    if any(move.guard for move in moves):
+        yield _font("[guard]", "9", palette.muted), "what must hold"
+    if any(move.update for move in moves):
+        yield _font("/ update", "9", palette.muted), "what is counted"
+    if drawn.overlay is None:
+        return
+    tallies = [move.tally for move in moves if move.tally]
+    if any(tally.count for tally in tallies):
+        timed = any(tally.seconds for tally in tallies)
+        mark = "3x 6 s, 2 s each" if timed else "3x"
+        words = (
+            "how often (as the line is wide), how long its handlers took" if timed else "how often, as the line is wide"
+        )
+        yield _font(mark, "9", palette.count, bold=True), words
+    if not all(tally.count for tally in tallies) or not all(state.visited for state in drawn.states):
+        yield _font("- - -", "9", palette.never, bold=True), "never taken, never visited"
+    if any(state.current for state in drawn.states):
+        yield _patch(palette.current, palette.current_edge), "where the run stands"
+    if drawn.overlay.rejections:
+        yield _patch(palette.rejected, palette.rejected_edge), "rejected event, with its position"
+    if any(move.failure for move in moves):
+        yield _font("handler failed", "9", palette.rejected_edge, bold=True), "what it raised"
+
+
+def _patch(fill: str, edge: str, inside: str = "", *, width: int = 22, height: int = 12) -> str:
+    """A small box as it is drawn for a state."""
+    return (
+        f'<table border="1" cellborder="0" cellspacing="0" cellpadding="{2 if inside else 0}" style="rounded" '
+        f'fixedsize="true" width="{width}" height="{height}" bgcolor="{fill}" color="{edge}">'
+        f"<tr><td>{inside}</td></tr></table>"
+    )
+
+
+def _font(words: str, size: str, color: str, *, bold: bool = False) -> str:
+    shown = f"<b>{_html(words)}</b>" if bold else _html(words)
+    return f'<font point-size="{size}" color="{color}">{shown}</font>'
+
+
+def _html(name: str) -> str:
+    return escape(visible(name)).replace("\\", "\\\\") or " "

@@ -1,0 +1,261 @@
+"""The journal: everything that happens to a lifecycle, as JSON Lines."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, KeysView, Mapping
+from pathlib import Path
+from time import monotonic_ns, time
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import msgspec
+
+from lifecycle.errors import LifecycleError
+from lifecycle.events import EventType
+from lifecycle.listeners import Control, Tap
+from lifecycle.trace.records import JOURNAL_VERSION, Header, Record
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from lifecycle.engine import Lifecycle
+    from lifecycle.rules import Payload
+
+__all__ = ["Journal"]
+
+FLUSH_INTERVAL = 1_000_000_000
+"""Nanoseconds after which a record is written through to the file; what may be lost when the process is killed."""
+
+LABEL_KEYS = ("label", "layer", "modules", "module", "subgraph")
+"""Where a payload may say which layer or modules it is about; the first that is there counts."""
+
+LABELS_WRITTEN = 64
+"""Names of layers or modules in one record."""
+
+TEXT_WRITTEN = 2000
+"""Characters of a message or of a name."""
+
+_SEQUENTIAL_EPOCH_END = EventType.SEQUENTIAL_EPOCH_END
+_OPTIM_POST_STEP = EventType.OPTIM_POST_STEP
+_HEADER_BEGINS = b'{"header":'
+
+
+class Journal(Tap):
+    """Writes everything that happens to a lifecycle to a file, one JSON object a line.
+
+    Attach it with `Lifecycle.attach`. The first line has the configuration; every event, rejection, reset, abort and
+    suspension that follows is a `Record`. Payloads are not written, but for the names of layers and modules that a
+    SEQUENTIAL_EPOCH_END brings.
+
+    A journal that cannot be written (the disk is full) warns and stops; the run goes on.
+
+    Args:
+        target: A path, or a binary file, which stays open. A journal that is there already is continued.
+
+    Raises:
+        LifecycleError: The path has a file that is not a journal.
+        OSError: The path cannot be opened.
+        TypeError: `target` is neither a path nor a binary file.
+
+    Examples:
+        >>> import io
+        >>> from lifecycle import Lifecycle
+        >>> from lifecycle import trace
+        >>> file = io.BytesIO()
+        >>> lc = Lifecycle("training")
+        >>> with trace.Journal(file) as journal:
+        ...     handle = lc.attach(journal)
+        ...     with lc.session():
+        ...         pass
+        >>> _ = file.seek(0)
+        >>> [record.event for record in trace.read(file)]
+        ['', 'initialize', 'finalize']
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | BinaryIO) -> None:
+        if isinstance(target, (str, os.PathLike)):
+            self._file: BinaryIO | None = _open(Path(target))
+            self._owned = True
+        elif callable(getattr(target, "write", None)) and not hasattr(target, "encoding"):
+            self._file = target
+            self._owned = False
+        else:
+            raise TypeError(f"a journal needs a path or a binary file, got {target!r}")
+        self._put: Callable[[bytes], object] = self._file.write
+        self._encode = msgspec.json.Encoder().encode
+        self._flushed = monotonic_ns()
+        self._lifecycle: Lifecycle | None = None
+        self._states: dict[int, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is left and end the journal; what happens afterwards is not written."""
+        file, self._file, self._put = self._file, None, _nowhere
+        if file is not None:
+            try:
+                (file.close if self._owned else file.flush)()
+            except (OSError, ValueError) as error:
+                _warn(error)
+
+    def after_notify(self, lifecycle: Lifecycle, payload: Payload, duration: int, error: BaseException | None) -> None:
+        """Write an event that was taken."""
+        if lifecycle is not self._lifecycle:
+            self._begin(lifecycle)
+        event = lifecycle.event
+        progress = lifecycle.progress
+        type_: Any = event.type_
+        now = monotonic_ns()
+        record = Record(
+            type_,
+            # What `state` looks up, at a third of the cost; while observers run it is always the row.
+            self._states[id(lifecycle._place)],  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            progress.accepted + progress.rejected + progress.ignored,
+            event.global_step,
+            event.global_batch,
+            progress.sequential_epochs,
+            progress.calibration_epochs,
+            (),
+            False,
+            time(),
+            now,
+            duration,
+        )
+        if payload:
+            if type_ is _SEQUENTIAL_EPOCH_END:
+                record.label = _label(payload)
+            elif type_ is _OPTIM_POST_STEP and payload.get("skipped"):
+                record.skipped = True
+        if error is not None:
+            record.error = _raised(error)
+        try:
+            self._put(self._encode(record) + b"\n")
+            if error is not None or now - self._flushed > FLUSH_INTERVAL:
+                self._flush()
+        except (OSError, ValueError) as failure:
+            self._stop(failure)
+
+    def rejected(self, lifecycle: Lifecycle, event: object, error: Exception) -> None:
+        """Write an event that was refused, or that was let through in spite of what it is."""
+        record = self._standing(lifecycle)
+        record.rejected = _text(str(event))
+        record.reason = type(error).__name__
+        record.error = _text(str(error))
+        record.let_through = lifecycle.violations[-1:] == (error,)
+        self._write(lifecycle, record)
+
+    def control(self, lifecycle: Lifecycle, action: Control, detail: object) -> None:
+        """Write that the run was reset, aborted, suspended or resumed."""
+        record = self._standing(lifecycle)
+        record.control = action
+        if isinstance(detail, BaseException):
+            record.error = _raised(detail)
+        elif detail is not None:
+            record.detail = _text(str(detail))
+        self._write(lifecycle, record)
+
+    def _standing(self, lifecycle: Lifecycle) -> Record:
+        event, progress = lifecycle.event, lifecycle.progress
+        return Record(
+            state=lifecycle.state,
+            position=progress.accepted + progress.rejected + progress.ignored,
+            global_step=event.global_step,
+            global_batch=event.global_batch,
+            sequential_epochs=progress.sequential_epochs,
+            calibration_epochs=progress.calibration_epochs,
+            time=time(),
+            clock=monotonic_ns(),
+        )
+
+    def _write(self, lifecycle: Lifecycle, record: Record) -> None:
+        """Write a record that is rare, through to the file."""
+        if lifecycle is not self._lifecycle:
+            self._begin(lifecycle)
+        try:
+            self._put(self._encode(record) + b"\n")
+            self._flush()
+        except (OSError, ValueError) as failure:
+            self._stop(failure)
+
+    def _begin(self, lifecycle: Lifecycle) -> None:
+        if self._lifecycle is not None:
+            raise LifecycleError("a journal is of one lifecycle; give the other one a journal of its own")
+        self._lifecycle = lifecycle
+        self._states = {id(row): state for state, row in lifecycle.protocol.rows.items()}
+        event = lifecycle.event
+        header = Header(
+            JOURNAL_VERSION,
+            lifecycle.protocol.name,
+            event.steps_per_epoch,
+            event.batches_per_step,
+            event.invocations_per_step,
+            lifecycle.expect,
+            time(),
+            monotonic_ns(),
+        )
+        self._write(lifecycle, Record(header=header))
+
+    def _flush(self) -> None:
+        if self._file is not None:
+            self._flushed = monotonic_ns()
+            self._file.flush()
+
+    def _stop(self, error: Exception) -> None:
+        """Give up writing, so that a run does not die of its journal."""
+        if self._put is not _nowhere:
+            self._put = _nowhere
+            _warn(error)
+
+
+def _nowhere(line: bytes) -> None:
+    """Write a line of a journal that has ended."""
+
+
+def _warn(error: Exception) -> None:
+    warnings.warn(f"the journal has ended, since it cannot be written: {error}", RuntimeWarning, stacklevel=2)
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a journal to be continued, on a line of its own."""
+    ends = b"\n"
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as written:
+            if written.read(len(_HEADER_BEGINS)) != _HEADER_BEGINS:
+                raise LifecycleError(f"{path} is there already and is not a journal; nothing was written to it")
+            written.seek(-1, os.SEEK_END)
+            ends = written.read(1)
+    file = path.open("ab")
+    if ends != b"\n":
+        file.write(b"\n")
+    return file
+
+
+def _raised(error: BaseException) -> str:
+    return _text(f"{type(error).__name__}: {error}")
+
+
+def _text(text: str) -> str:
+    """A text that can be written, whatever is in it."""
+    return text[:TEXT_WRITTEN].encode(errors="replace").decode()
+
+
+def _label(payload: Payload) -> tuple[str, ...]:
+    """The names of what a sequential epoch was about; of an object without a name, what it is."""
+    found: Any = next((payload[key] for key in LABEL_KEYS if payload.get(key) is not None), ())
+    # Of what can be iterated over, other things may be tensors.
+    listed = issubclass(type(found), (list, tuple, set, frozenset, Mapping, KeysView))
+    every = list[Any](found) if listed else [found]
+    names = [
+        _text(str(each)) if isinstance(each, (str, int)) else type(each).__name__ for each in every[:LABELS_WRITTEN]
+    ]
+    left = len(every) - len(names)
+    return (*names, f"and {left} more") if left else tuple(names)

@@ -1,0 +1,202 @@
+import re
+import subprocess
+import sys
+from math import log10
+
+import pytest
+from drawing import FLAT, RUN, generated, many
+from hypothesis import given
+
+from lifecycle import Protocol, Transition, protocols
+from lifecycle.diagram import Overlay, Tally, picture, to_dot
+from lifecycle.diagram.palette import DARK, LIGHT
+
+
+def statements(dot, kind):
+    """The statements whose class begins with a word."""
+    return re.findall(rf'^.*\[.*class="?{kind}\b.*\]$', dot, re.MULTILINE)
+
+
+def attribute(statement, name):
+    return re.search(rf'\b{name}="?([^" \]]*)', statement)[1]
+
+
+def test_the_default_protocol_is_drawn_from_top_to_bottom_on_white():
+    dot = to_dot(picture(protocols.COMPRESSION))
+    assert f'bgcolor="{LIGHT.paper}"' in dot
+    assert "rankdir=TB" in dot
+
+
+def test_another_direction_and_theme_can_be_asked_for():
+    dot = to_dot(picture(FLAT), theme="dark", direction="LR")
+    assert f'bgcolor="{DARK.paper}"' in dot
+    assert "rankdir=LR" in dot
+    assert not [color for color, _ in LIGHT.pairs(DARK) if color in dot]
+
+
+def test_the_usual_path_weighs_more_than_everything_beside_it():
+    dot = to_dot(picture(protocols.TRAINING))
+    main = {attribute(line, "weight") for line in statements(dot, "main")}
+    back = {attribute(line, "weight") for line in statements(dot, "back")}
+    assert (main, back) == ({"100"}, {"1", "3"})
+
+
+def test_what_goes_back_is_written_from_target_to_source():
+    back = statements(to_dot(picture(protocols.TRAINING)), "back")
+    assert [line.split(" [")[0].strip() for line in back[:2]] == ["s1 -> e5", "e5 -> s5"]
+    assert ["dir=back" in line for line in back[:2]] == [True, False]
+
+
+def test_a_loop_goes_through_a_text_on_the_same_rank():
+    dot = to_dot(picture(FLAT))
+    assert "{ rank=same; s1; e1 }" in dot
+    assert len(statements(dot, "loop")) == 2
+
+
+def test_a_final_state_has_a_double_border_and_others_have_not():
+    states = statements(to_dot(picture(FLAT)), "state")
+    assert [attribute(line, "peripheries") for line in states] == ["1", "1", "2"]
+
+
+def test_the_current_state_is_amber_and_not_double():
+    states = statements(to_dot(picture(FLAT, RUN)), "state")
+    assert [attribute(line, "fillcolor") for line in states] == [LIGHT.state, LIGHT.current, LIGHT.final]
+    assert [attribute(line, "peripheries") for line in states] == ["1", "1", "2"]
+
+
+def test_what_a_run_has_not_visited_is_dashed():
+    states = statements(to_dot(picture(FLAT, RUN)), "state")
+    assert ["dashed" in line for line in states] == [False, False, True]
+
+
+def test_lines_are_as_wide_as_the_logarithm_of_the_count():
+    widths = []
+    for count in (1, 10, 1000, 10**9):
+        overlay = Overlay("run", "", "", tallies={("new", "INITIALIZE"): Tally(count)}, visited=frozenset())
+        line = next(line for line in statements(to_dot(picture(FLAT, overlay)), "main") if "taken" in line)
+        widths.append(float(attribute(line, "penwidth")))
+    assert widths == [pytest.approx(1.2 + 0.8 * log10(count)) for count in (1, 10, 1000)] + [6.0]
+
+
+def test_what_was_never_taken_is_dashed():
+    dot = to_dot(picture(FLAT, RUN))
+    assert ["style=dashed" in line for line in statements(dot, "main")] == [False, False, True, True]
+
+
+def test_a_rejected_event_is_an_octagon_that_says_which_event_it_was():
+    octagon, edge = statements(to_dot(picture(FLAT, RUN)), "rejected")
+    assert "shape=octagon" in octagon
+    assert "BATCH_END" in octagon
+    assert "event 3" in octagon
+    assert edge.startswith("\ts1 -> s1r0 ")
+
+
+def test_a_failed_handler_is_named_and_its_words_are_escaped():
+    assert "handler failed: ValueError: &lt;bad&gt;" in to_dot(picture(FLAT, RUN))
+
+
+def test_a_box_whose_title_the_usual_path_could_cross_has_wider_margins():
+    def protocol(box):
+        moves = [Transition("a", "batch_start", f"{box}.b"), Transition(f"{box}.b", "batch_end", "c")]
+        return Protocol("p", states=["a", f"{box}.b", "c"], transitions=moves, initial="a", final=["c"])
+
+    margins = [re.search(r"margin=(\d+)", to_dot(picture(protocol(box))))[1] for box in ("box", "x" * 10)]
+    assert margins == ["12", "50"]
+
+
+def test_a_hub_is_wider_than_a_state_with_few_arrows():
+    states = statements(to_dot(picture(protocols.COMPRESSION)), "state")
+    widths = {line.split()[0]: float(attribute(line, "width")) for line in states}
+    assert widths["s4"] == 0.95
+    assert widths["s1"] == pytest.approx(0.95 + 3 * 0.4)
+
+
+LEGEND = {
+    "a run begins",
+    "a run is complete",
+    "group of states",
+    "what must hold",
+    "what is counted",
+    "how often, as the line is wide",
+    "how often (as the line is wide), how long its handlers took",
+    "never taken, never visited",
+    "where the run stands",
+    "rejected event, with its position",
+    "what it raised",
+}
+
+
+def legend(drawn):
+    head = to_dot(drawn).splitlines()[1]
+    return {words for words in LEGEND if f">{words}<" in head}
+
+
+PLAIN = Protocol("plain", states=["a", "b"], transitions=[Transition("a", "initialize", "b")], initial="a", final=["b"])
+
+
+def test_the_legend_of_a_plain_protocol_has_its_marks_only():
+    assert legend(picture(PLAIN)) == {"a run begins", "a run is complete"}
+
+
+def test_the_legend_of_a_protocol_explains_boxes_guards_and_updates():
+    assert legend(picture(protocols.TRAINING)) == {
+        "a run begins", "a run is complete", "group of states", "what must hold", "what is counted",
+    }  # fmt: skip
+
+
+def test_the_legend_of_a_run_explains_all_that_it_marks():
+    assert legend(picture(FLAT, RUN)) == LEGEND - {
+        "group of states", "what is counted", "how often, as the line is wide",
+    }  # fmt: skip
+
+
+def test_the_legend_of_a_run_without_times_speaks_of_counts_only():
+    all_taken = {("a", "INITIALIZE"): Tally(1)}
+    drawn = picture(PLAIN, Overlay("run", "", "b", tallies=all_taken, visited=frozenset("ab")))
+    assert legend(drawn) == {
+        "a run begins", "a run is complete", "how often, as the line is wide", "where the run stands",
+    }  # fmt: skip
+
+
+def test_the_legend_of_a_run_that_nobody_counted_speaks_of_no_counts():
+    assert legend(picture(PLAIN, Overlay("run", "", ""))) == {"a run begins", "a run is complete"}
+
+
+def test_the_legend_of_a_run_that_took_nothing_speaks_of_no_counts():
+    assert legend(picture(PLAIN, Overlay("run", "", "", tallies={}, visited=frozenset()))) == {
+        "a run begins", "a run is complete", "never taken, never visited",
+    }  # fmt: skip
+
+
+DRAW_ALL = """
+from lifecycle import protocols
+from lifecycle.diagram import picture, to_dot, to_mermaid
+for protocol in protocols.BUILT_IN.values():
+    print(to_dot(picture(protocol)), to_mermaid(picture(protocol)))
+"""
+
+
+def test_the_text_is_the_same_whatever_the_hash_seed():
+    def drawn(seed):
+        command = [sys.executable, "-c", DRAW_ALL]
+        return subprocess.run(command, env={"PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
+
+    assert drawn("1") == drawn("2")
+
+
+@given(generated())
+def test_no_name_stands_in_the_text_but_as_a_label(protocol):
+    keys = set(re.findall(r'^\t+("?[^\s"\[]+)', to_dot(picture(protocol)), re.MULTILINE))
+    assert all(re.fullmatch(r"s\d+|e\d+|start|graph|node|edge|subgraph|{|}|label=.*|\w+=.*", key) for key in keys)
+
+
+@given(generated())
+def test_every_state_and_event_has_one_node(protocol):
+    drawn = picture(protocol)
+    dot = to_dot(drawn)
+    assert len(statements(dot, "state")) == len(protocol.states)
+    assert len(statements(dot, "event")) == len(drawn.arrows)
+
+
+def test_a_protocol_of_many_states_is_drawn():
+    assert len(statements(to_dot(picture(many(200))), "state")) == 200
