@@ -134,6 +134,14 @@ def legend(drawn):
 PLAIN = Protocol("plain", states=["a", "b"], transitions=[Transition("a", "initialize", "b")], initial="a", final=["b"])
 
 
+@pytest.mark.parametrize(("middle", "grouped"), [("box.b", True), ("b", False)])
+def test_lines_are_kept_straight_unless_they_are_in_and_out_of_a_box_in_turns(middle, grouped):
+    states = ["box.a", middle, "box.c"]
+    moves = [Transition("box.a", "batch_start", middle), Transition(middle, "batch_end", "box.c")]
+    protocol = Protocol("p", states=states, transitions=moves, initial="box.a", final=["box.c"])
+    assert (" group=c0 " in to_dot(picture(protocol))) == grouped
+
+
 def test_the_legend_of_a_plain_protocol_has_its_marks_only():
     assert legend(picture(PLAIN)) == {"a run begins", "a run is complete"}
 

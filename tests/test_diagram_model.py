@@ -110,6 +110,11 @@ def test_a_side_branch_whose_event_is_not_on_the_usual_path_passes_by_nothing():
     assert [arrow.span for arrow in drawn.arrows if arrow.kind == "side"] == [0]
 
 
+def test_a_path_that_comes_back_to_a_box_that_it_has_left_is_tangled():
+    assert picture(linear("box.a", "b", "box.c")).tangled
+    assert not picture(linear("a", "box.b", "box.inner.c", "box.d", "e")).tangled
+
+
 def test_events_between_the_same_states_share_an_arrow():
     drawn = picture(linear("a", "b", more=[Transition("a", "loss_calculated", "b")]))
     assert [[move.event for move in arrow.moves] for arrow in drawn.arrows] == [["BATCH_START", "LOSS_CALCULATED"]]

@@ -47,7 +47,7 @@ def missing(word, back=0):
         ("compression", "IB", "C", "EKF", Cause("swapped", 1)),
         ("compression", "IB", "E", "SKF", missing("C", 1)),
         ("compression", "IBLE", "K", "F", missing("C")),
-        ("compression", "ICKB", "E", "SKF", Cause("superfluous", 1)),
+        ("basic", "ICS", "B", "EBESKF", Cause("superfluous", 1)),
         ("sequential", "ICBE", "K", "F", missing("S")),
     ],
 )
@@ -75,7 +75,7 @@ def test_only_a_few_alternatives_are_given():
 def test_a_violation_that_comes_again_is_explained_from_memory(monkeypatch):
     causes = Causes(protocols.TRAINING)
     first = causes.find((), "session.ready", events("I")[0], ())
-    monkeypatch.setattr(causes, "_find", None)
+    monkeypatch.setattr(Causes, "_find", None)
     assert causes.find((), "session.ready", events("I")[0], ()) is first
 
 
@@ -138,9 +138,12 @@ def names(violation, how, event, at):
     return violation.kind == "swapped" and violation.where == at + 1
 
 
+IN_WORDS = {"dropped": "missing before", "doubled": "superfluous", "swapped": "changed places"}
+
+
 def tally(how, runs=50, seed=0):
     """What becomes of single mistakes in random runs of all strict protocols."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 # runs, not secrets
     found = Counter()
     for name in STRICT:
         protocol = protocols.get(name)
@@ -157,13 +160,13 @@ def tally(how, runs=50, seed=0):
             first = checked.violations[0]
             named = names(first, how, run[at], at)
             found["named"] += named
-            found["named or given as alternative"] += named or bool(first.alternatives)
+            found["named or given"] += named or any(IN_WORDS[how] in each for each in first.alternatives)
     return found
 
 
 @pytest.mark.parametrize(
     ("how", "cascading", "named", "given"),
-    [("dropped", 0.01, 0.97, 1), ("doubled", 0.01, 0.5, 1), ("swapped", 0.01, 0.9, 1)],
+    [("dropped", 0.01, 0.95, 0.98), ("doubled", 0.01, 0.5, 0.98), ("swapped", 0.01, 0.9, 0.95)],
 )
 def test_a_single_mistake_in_a_random_run_is_one_violation_and_is_named(how, cascading, named, given):
     found = tally(how)
@@ -171,4 +174,4 @@ def test_a_single_mistake_in_a_random_run_is_one_violation_and_is_named(how, cas
     assert illegal > 200
     assert found["cascades"] <= cascading * illegal
     assert found["named"] >= named * illegal
-    assert found["named or given as alternative"] >= given * illegal
+    assert found["named or given"] >= given * illegal

@@ -243,9 +243,8 @@ class Report:
     Examples:
         >>> import io
         >>> from lifecycle import trace
-        >>> rows = b'{"event": "INITIALIZE"}\\n{"event": "FINALIZE"}'
-        >>> trace.check(io.BytesIO(rows), "training", name="run.jsonl").ok
-        True
+        >>> trace.check(io.BytesIO(b'{"event": "INITIALIZE"}'), "training").ok
+        False
     """
 
     version: int

@@ -39,7 +39,7 @@ for (const [number, text] of {texts}.entries()) {{
     drawn.push({{
         states: Object.fromEntries(Object.entries(states).map(([key, each]) => [key, each.textContent.trim()])),
         boxes: shown(".statediagram-cluster .cluster-label"),
-        events: [...page.querySelectorAll("g.edgeLabel")].map((each) => each.innerText).filter((text) => text.trim()),
+        events: [...page.querySelectorAll("g.edgeLabel foreignObject > div")].map((each) => each.innerText),
         within,
         current: [...page.querySelectorAll(".node.current")].map((each) => each.textContent.trim()),
         scripts: page.querySelectorAll("script, img, iframe, a, [onload], [onerror], [onclick]").length,
