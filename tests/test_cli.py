@@ -1,3 +1,4 @@
+import importlib
 import json
 import runpy
 import subprocess
@@ -106,3 +107,7 @@ def test_shell_completion_knows_the_commands():
 def test_the_progress_line_of_the_demo_says_where_the_run_is():
     assert _position(lifecycle.Event(steps_per_epoch=20, global_step=30)) == "step 30, epoch 1.5"
     assert _position(None) == ""
+
+
+def test_importing_the_module_runs_nothing():
+    assert importlib.import_module("lifecycle.__main__").main is main

@@ -37,8 +37,8 @@ def test_another_direction_and_theme_can_be_asked_for():
 def test_the_usual_path_weighs_more_than_everything_beside_it():
     dot = to_dot(picture(protocols.TRAINING))
     main = {attribute(line, "weight") for line in statements(dot, "main")}
-    back = {attribute(line, "weight") for line in statements(dot, "back")}
-    assert (main, back) == ({"100"}, {"1", "3"})
+    back = {attribute(line, "weight") for line in statements(dot, "back") if "weight" in line}
+    assert (main, back) == ({"100"}, {"3"})
 
 
 def test_what_goes_back_is_written_from_target_to_source():
@@ -55,13 +55,13 @@ def test_a_loop_goes_through_a_text_on_the_same_rank():
 
 def test_a_final_state_has_a_double_border_and_others_have_not():
     states = statements(to_dot(picture(FLAT)), "state")
-    assert [attribute(line, "peripheries") for line in states] == ["1", "1", "2"]
+    assert ["peripheries=2" in line for line in states] == [False, False, True]
 
 
 def test_the_current_state_is_amber_and_not_double():
     states = statements(to_dot(picture(FLAT, RUN)), "state")
     assert [attribute(line, "fillcolor") for line in states] == [LIGHT.state, LIGHT.current, LIGHT.final]
-    assert [attribute(line, "peripheries") for line in states] == ["1", "1", "2"]
+    assert ["peripheries=2" in line for line in states] == [False, False, True]
 
 
 def test_what_a_run_has_not_visited_is_dashed():

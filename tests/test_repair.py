@@ -155,6 +155,25 @@ def test_an_explanation_that_takes_over_brings_its_own_counters():
     assert (lc.event.global_step, lc.event.global_batch) == (0, 0)
 
 
+def test_of_equally_cheap_explanations_of_a_state_the_one_that_was_chosen_goes_on():
+    # A batch of training and then an epoch, or a batch in that epoch: both lack four events.
+    lc = recorded("compression", "BS")
+    assert (lc.state, lc.event.global_batch, lc.progress.batches) == ("session.calibration.open", 1, 0)
+
+
+def test_explanations_that_do_not_take_over_are_followed_on():
+    # Whether the batch was one of training or of calibration shows when its layer ends.
+    lc = recorded("compression", "OES")
+    assert (lc.state, lc.event.global_batch, lc.progress.batches) == ("session.calibration.open", 1, 1)
+
+
+def test_a_new_run_does_not_inherit_explanations():
+    lc = recorded("training", "IBLEBP")
+    lc.reset()
+    fire(lc, "L")
+    assert (lc.state, lc.event.global_batch) == ("session.batch.loss", 0)
+
+
 class Own(str, enum.Enum):
     """Events of a user's own."""
 

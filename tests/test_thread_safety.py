@@ -136,6 +136,33 @@ def test_a_suspension_by_one_thread_loses_no_event_of_another(eager_switching):
     assert fire(lc, "F").status == "finalized"
 
 
+class InterruptedOnce:
+    """A lock; who waits for it first is interrupted."""
+
+    def __init__(self, lock):
+        self.lock = lock
+        self.interrupted = False
+
+    def __enter__(self):
+        if not self.interrupted:
+            self.interrupted = True
+            raise KeyboardInterrupt
+        return self.lock.__enter__()
+
+    def __exit__(self, *error):
+        return self.lock.__exit__(*error)
+
+
+def test_an_interrupt_while_waiting_to_suspend_suspends_nothing():
+    lc = safe("training")
+    lc._lock = InterruptedOnce(lc._lock)
+    with pytest.raises(KeyboardInterrupt), lc.suspended("evaluation"):
+        pass
+    # By name, since that is checked in full.
+    lc.fire("BATCH_START")
+    assert (lc.state, lc.progress.ignored) == ("session.batch.started", 0)
+
+
 def test_suspensions_of_several_threads_all_end(eager_switching):
     lc = safe("training")
 

@@ -101,4 +101,4 @@ def test_where_two_explanations_are_equal_both_are_given():
     (violation,) = only_run("ICBBESKF", protocol="sequential").violations
     assert violation.cause == "BATCH_END is missing before it"
     assert violation.alternatives == ("it is superfluous",)
-    assert violation.error.hint == "BATCH_END is missing before it or it is superfluous"
+    assert violation.error.hint == "BATCH_END is missing before it, or it is superfluous"

@@ -100,7 +100,15 @@ class _Drawing:
                 "labeljust": "l",
                 "label": legend(drawn, palette),
             },
-            node_attr={"fontname": FONT, "fontsize": "12", "fontcolor": palette.ink},
+            node_attr={
+                "fontname": FONT,
+                "fontsize": "12",
+                "fontcolor": palette.ink,
+                "shape": "box",
+                "style": "rounded,filled",
+                "height": "0.36",
+                "margin": "0.14,0.06",
+            },
             edge_attr={"color": palette.line, "arrowsize": "0.7"},
         )
 
@@ -117,7 +125,7 @@ class _Drawing:
         for state in self.drawn.states:
             for key in self.drawn.rejections(state):
                 color = self.palette.rejected_edge
-                self.graph.edge(state.key, key, color=color, penwidth="1.8", weight="1", **{"class": "rejected"})
+                self.graph.edge(state.key, key, color=color, penwidth="1.8", **{"class": "rejected"})
         return str(self.graph.source)
 
     def title(self) -> str:
@@ -172,16 +180,13 @@ class _Drawing:
         graph.node(
             state.key,
             f"<{_html(state.label)}>",
-            shape="box",
-            style="rounded,filled" if state.visited else "rounded,filled,dashed",
             fillcolor=fill,
             color=edge if state.visited else palette.never,
             penwidth=width,
-            peripheries="2" if state.final else "1",
             width=f"{min(STATE_WIDTH + WIDTH_PER_ARROW * max(0, self.ends[state.key] - 4), MOST_STATE_WIDTH):.2f}",
-            height="0.36",
-            margin="0.14,0.06",
             **self.chains[state.key],
+            **({} if state.visited else {"style": "rounded,filled,dashed"}),
+            **({"peripheries": "2"} if state.final else {}),
             **{"class": " ".join(["state", *(mark for mark, has in marks.items() if has)])},
         )
         if state.initial:
@@ -191,8 +196,17 @@ class _Drawing:
 
     def draw_start(self, graph: Any, state: State) -> None:
         ink = self.palette.ink
-        dot = {"shape": "circle", "style": "filled", "fillcolor": ink, "color": ink, "width": "0.17"}
-        graph.node("start", "", **dot, fixedsize="true", **self.chains[state.key], **{"class": "start"})
+        dot = {"shape": "circle", "style": "filled", "fillcolor": ink, "color": ink}
+        graph.node(
+            "start",
+            "",
+            **dot,
+            width="0.17",
+            height="0.17",
+            fixedsize="true",
+            **self.chains[state.key],
+            **{"class": "start"},
+        )
 
     def draw_rejection(self, graph: Any, key: str, rejection: Rejection) -> None:
         edge = self.palette.rejected_edge
@@ -217,6 +231,7 @@ class _Drawing:
             arrow.key,
             f'<<table border="0" cellborder="0" cellspacing="1" cellpadding="0" bgcolor="{paper}">{cells}</table>>',
             shape="plain",
+            style="solid",
             **(self.chains[arrow.target] if arrow.kind in ("main", "side") else {}),
             **{"class": "event"},
         )
@@ -250,12 +265,13 @@ class _Drawing:
             edge(arrow.source, arrow.key, dir="none", weight="10", **style)
             edge(arrow.key, arrow.source, **style)
         elif arrow.kind == "back":
-            edge(arrow.target, arrow.key, dir="back", weight="1", **style)
+            edge(arrow.target, arrow.key, dir="back", **style)
             edge(arrow.key, arrow.source, dir="none", weight="3", **style)
         else:
-            first, second = (MAIN_WEIGHT, MAIN_WEIGHT) if arrow.kind == "main" else ("1", "2")
-            edge(arrow.source, arrow.key, dir="none", weight=first, minlen=str(1 + 2 * arrow.span), **style)
-            edge(arrow.key, arrow.target, weight=second, **style)
+            heavy = {"weight": MAIN_WEIGHT} if arrow.kind == "main" else {}
+            long = {"minlen": str(1 + 2 * arrow.span)} if arrow.span else {}
+            edge(arrow.source, arrow.key, dir="none", **heavy, **long, **style)
+            edge(arrow.key, arrow.target, **{"weight": "2", **heavy}, **style)
 
     def line(self, arrow: Arrow) -> dict[str, str]:
         """How the line of an arrow looks: the wider, the more often it was taken."""

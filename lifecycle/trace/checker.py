@@ -8,6 +8,7 @@ violation may lie a few events back, and all since then must be counted anew.
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -164,15 +165,16 @@ class Checker:
     def _take_odd(self, record: Record) -> int:
         self._odd = True
         event = self._event(record)
-        action = record.control or record.event.lower()
-        if record.header is not None:
-            self._begin(self._rules(record), record, announced=True)
-        elif record.rejected is not None:
-            self._take_refusal(record, record.rejected)
-        elif event is not None:
+        # A record that names an event is nothing else, whatever more it says.
+        action = record.event.lower() or record.control
+        if event is not None:
             return self._take_event(event, record)
-        elif action not in _CONTROLS:
+        if record.event and action not in _CONTROLS:
             self._take_unknown(record)
+        elif record.header is not None and not record.event:
+            self._begin(self._rules(record), record, announced=True)
+        elif record.rejected is not None and not record.event:
+            self._take_refusal(record, record.rejected)
         elif action == "reset":
             self._begin(self._run.rules, record, announced=True)
         elif action == "abort":
@@ -188,16 +190,16 @@ class Checker:
 
     def _take_event(self, event: Any, record: Record) -> int:
         table = self._run.rules.table
-        before = self._before()
-        if event in table.opening and (self._run.aborted or (before and before[-1] in table.closing)):
+        if event in table.opening and (self._run.aborted or not table.closing.isdisjoint(self._before()[-1:])):
             self._begin(self._run.rules, record, announced=False)
-            before = ()
         run = self._run
         cell = run.row.cells.get(event)
         if run.suspensions and event in SUSPENDABLE:
             run.ignored += 1
             self._mark(1)
-        elif cell is None and not before and record.position > 1 and record.state in table.rows:
+            # It is not among the events that came before others.
+            self._earlier, self._start = self._before(), self._done + 1
+        elif cell is None and record.position > 1 and record.state in table.rows and not self._before():
             run.join(event, record)
             self._mark(1)
         elif cell is None or run.aborted:
@@ -205,7 +207,7 @@ class Checker:
         else:
             guard = cell.guard
             if guard is not None and not guard.check(run, NOTHING):
-                self._violate("expectation", record, guard.error(guard, run, **run.context(event, before)))
+                self._violate("expectation", record, event, partial(guard.error, guard, run))
             if record.error is not None:
                 run.fail(event, record, run.row.state)
             run.take(cell, record)
@@ -220,23 +222,28 @@ class Checker:
             # The event itself comes next, and is judged then.
             return
         hint = short((record.error or "").rpartition("hint: ")[2])
-        error = IllegalEventError(hint=hint, **run.context(event or short(name), self._before()))
-        self._violate("refused", record, error, reason=record.reason)
+        error = partial(IllegalEventError, hint=hint)
+        self._violate("refused", record, event or short(name), error, reason=record.reason)
         run.refused += not record.let_through
 
     def _take_unknown(self, record: Record) -> None:
         name = short(record.event)
         self._note(name)
         if self._strict_names:
-            known = dict.fromkeys(member.value for member in self._run.rules.table.members.values())
-            hint = f"{name!r} is not an event; {nearest(name, known)}"
-            error = IllegalEventError(hint=hint, **self._run.context(name, self._before()))
-            self._violate("unknown", record, error)
+            self._violate("unknown", record, name, partial(self._unknown, name))
 
-    def _violate(self, kind: Kind, record: Record, error: IllegalEventError, **more: Any) -> None:
-        violation = self._run.violate(kind, record.line, error, **more)
-        if violation is not None:
-            self._report(violation)
+    def _unknown(self, name: str, **context: Any) -> IllegalEventError:
+        known = dict.fromkeys(member.value for member in self._run.rules.table.members.values())
+        return IllegalEventError(hint=f"{name!r} is not an event; {nearest(name, known)}", **context)
+
+    def _violate(
+        self, kind: Kind, record: Record, event: Any, error: Callable[..., IllegalEventError], **more: Any
+    ) -> None:
+        """Count a violation, and keep it if there is room; `error` makes its error from where the run stands."""
+        run = self._run
+        run.violation_count += 1
+        if run.room:
+            self._report(run.keep(kind, record.line, error(**run.context(event, self._before())), **more))
 
     # Explanations
 
@@ -265,7 +272,8 @@ class Checker:
         self._violate(
             cause.kind,
             record,
-            IllegalEventError(hint=words[0], **run.context(event, self._before())),
+            event,
+            partial(IllegalEventError, hint=words[0]),
             missing=cause.missing,
             where=places[len(steps) - max(cause.back, 0)][1],
             alternatives=tuple(words[1:]),
@@ -413,5 +421,6 @@ class Checker:
             self._number += 1
             self._follow()
             status: Status = "complete" if run.row.final else "aborted" if run.aborted else otherwise
-            last_line = self._buffer[self._done - 1].line if self._done else self._last_line
+            # What was at the end may have been forgotten, if it was no event.
+            last_line = max([self._last_line, *(record.line for record in self._buffer[: self._done][-1:])])
             self.finished.append(run.summary(self._number, status, last_line))

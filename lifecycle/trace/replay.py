@@ -171,11 +171,13 @@ class Replay:
             },
         }
 
-    def violate(self, kind: Kind, line: int, error: IllegalEventError, **more: Any) -> Violation | None:
-        """Take note of a violation; returns it if it is kept."""
-        self.violation_count += 1
-        if len(self._violations) == VIOLATIONS_KEPT:
-            return None
+    @property
+    def room(self) -> bool:
+        """Whether one more violation would be kept."""
+        return len(self._violations) < VIOLATIONS_KEPT
+
+    def keep(self, kind: Kind, line: int, error: IllegalEventError, **more: Any) -> Violation:
+        """Keep a violation."""
         found: dict[str, Any] = {
             "event": error.event,
             "state": error.state,

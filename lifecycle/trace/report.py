@@ -81,7 +81,7 @@ class Violation:
         """The error that a live engine would have raised."""
         if not hasattr(self.event, "name"):
             return UnknownEventError(self.cause)
-        hint = " or ".join((self.cause, *self.alternatives))
+        hint = ", or ".join((self.cause, *self.alternatives))
         context: dict[str, Any] = {
             "event": self.event,
             "state": self.state,
@@ -314,7 +314,8 @@ def json_schema() -> dict[str, Any]:
         >>> sorted(json_schema()["$defs"])
         ['Failure', 'Report', 'Run', 'TransitionCount', 'Violation']
     """
-    schema = msgspec.json.schema(Report)
+    # Turned into text and back, so that it is JSON down to its defaults.
+    schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(Report)))
     for definition in schema["$defs"].values():
         definition["description"] = inspect.cleandoc(definition["description"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
