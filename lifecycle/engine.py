@@ -363,10 +363,11 @@ class Lifecycle:
             >>> lc.state, lc.progress.ignored
             ('session.ready', 1)
         """
+        with self._lock:
+            self._suspensions += 1
+            self._hold()
         try:
             with self._lock:
-                self._suspensions += 1
-                self._hold()
                 self._tell("suspend", reason)
             yield
         finally:
@@ -674,15 +675,15 @@ class Lifecycle:
     def _notify(self, member: Any, payload: Payload) -> None:
         """Call the observers of an event, with the fast path closed so that none of them can fire."""
         taps = self._taps
-        self._notifying = member
         # `_standing` and `_move`, written out: calling them is dear here.
         row = self._row
         if row is not _CLOSED:
             self._place = row
-            self._row = _CLOSED
         error: BaseException | None = None
         started = 0
         try:
+            self._notifying = member
+            self._row = _CLOSED
             if taps:
                 for tap in taps:
                     tap.before_notify(self, payload)
@@ -706,7 +707,7 @@ class Lifecycle:
 
     def _report(self, event: object, error: Exception) -> None:
         # A tap that fires when it is told of a rejection is refused, and that is not told again.
-        if self._notifying != _REJECTION:
+        if self._notifying is not _REJECTION:
             with self._telling(_REJECTION):
                 for tap in self._taps:
                     tap.rejected(self, event, error)
@@ -719,9 +720,10 @@ class Lifecycle:
     @contextmanager
     def _telling(self, what: str) -> Generator[None, None, None]:
         """Keep the taps, inside, from doing anything to the run."""
-        outer, self._notifying = self._notifying, what
-        self._move(self._standing())
+        outer = self._notifying
         try:
+            self._notifying = what
+            self._move(self._standing())
             yield
         finally:
             self._notifying = outer

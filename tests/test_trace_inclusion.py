@@ -9,7 +9,7 @@ import pytest
 import sequences
 from hypothesis import given
 
-from lifecycle import protocols
+from lifecycle import Protocol, Transition, protocols
 from lifecycle.trace.inclusion import includes, smallest
 
 PAIRS = list(itertools.product(protocols.BUILT_IN.values(), repeat=2))
@@ -70,3 +70,12 @@ def test_the_smallest_are_those_that_include_no_other():
 def test_of_protocols_that_include_each_other_all_are_smallest():
     again = protocols.TRAINING.extend("again")
     assert smallest([protocols.TRAINING, again]) == [protocols.TRAINING, again]
+
+
+def test_a_run_that_the_large_protocol_has_not_ended_is_not_included():
+    def chain(*events):
+        states = [f"after {number}" for number in range(len(events) + 1)]
+        moves = [Transition(*move) for move in zip(states, events, states[1:], strict=False)]
+        return Protocol("chain", states, moves, states[0], states[-1:])
+
+    assert not includes(chain("initialize", "finalize"), chain("initialize"))

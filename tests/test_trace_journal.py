@@ -354,13 +354,25 @@ def test_a_rejection_that_cannot_be_written_warns_too():
         lc.finalize()
 
 
-def test_closing_a_journal_whose_rest_cannot_be_written_warns():
-    class Broken(io.BytesIO):
-        def flush(self):
-            raise OSError(28, "No space left on device")
+class Broken(io.BytesIO):
+    """A file that takes what it is given, and cannot pass it on."""
 
+    def flush(self):
+        raise OSError(28, "No space left on device")
+
+
+def test_closing_a_journal_whose_rest_cannot_be_written_warns():
     with pytest.warns(RuntimeWarning, match="No space"):
         trace.Journal(Broken()).close()
+
+
+def test_a_journal_that_cannot_be_written_through_warns_once():
+    lc = Lifecycle("training")
+    journal = trace.Journal(Broken())
+    lc.attach(journal)
+    with pytest.warns(RuntimeWarning, match="No space") as warned:
+        _ = lc.initialize(), lc.reset(), lc.reset(), journal.close()
+    assert len(warned) == 1
 
 
 def test_a_journal_does_not_change_what_the_lifecycle_does():

@@ -19,10 +19,9 @@ def command(state: str, name: str) -> None:
     from lifecycle.diagram.source import find_protocol
 
     protocol = find_protocol(name)
-    moves = [protocol.move(state, event) for event in protocol.allowed(state)]
-    for move in moves:
-        if move is not None:
+    path = next(path for path, reached in protocol.walk(state) if reached in protocol.final)
+    for move in protocol.transitions:
+        if move.source == state:
             guard = f" [{move.guard.name}]" if move.guard else ""
             click.echo(f"{move.event.name}{guard} -> {move.target}")
-    path = next(path for path, reached in protocol.walk(state) if reached in protocol.final)
     click.echo(f"shortest way to the end: {names(path)}" if path else "the run is over")

@@ -378,8 +378,7 @@ class Checker:
 
     def _trim(self) -> None:
         """Forget what no explanation can go back to."""
-        if self._done:
-            self._last_line = self._buffer[self._done - 1].line
+        self._last_line = self._line()
         self._follow()
         older, newer = self._older, self._newer
         if self._odd:
@@ -396,6 +395,10 @@ class Checker:
         self._start = max(0, self._start - older.place)
         self._older, self._newer = older._replace(place=0), newer._replace(place=newer.place - older.place)
         self._followed = self._done
+
+    def _line(self) -> int:
+        """The line of the last record that is done; it may have been forgotten already, if it was no event."""
+        return max(self._last_line, self._buffer[self._done - 1].line) if self._done else self._last_line
 
     def _follow(self) -> None:
         """Let an interleaving see what was done since it was last here."""
@@ -421,6 +424,4 @@ class Checker:
             self._number += 1
             self._follow()
             status: Status = "complete" if run.row.final else "aborted" if run.aborted else otherwise
-            # What was at the end may have been forgotten, if it was no event.
-            last_line = max([self._last_line, *(record.line for record in self._buffer[: self._done][-1:])])
-            self.finished.append(run.summary(self._number, status, last_line))
+            self.finished.append(run.summary(self._number, status, self._line()))

@@ -100,12 +100,13 @@ class Journal(Tap):
 
     def close(self) -> None:
         """Write what is left and end the journal; what happens afterwards is not written."""
-        file, self._file, self._put = self._file, None, _nowhere
+        file, self._file = self._file, None
         if file is not None:
             try:
                 (file.close if self._owned else file.flush)()
             except (OSError, ValueError) as error:
-                _warn(error)
+                self._stop(error)
+        self._put = _nowhere
 
     def after_notify(self, lifecycle: Lifecycle, payload: Payload, duration: int, error: BaseException | None) -> None:
         """Write an event that was taken."""
@@ -213,15 +214,12 @@ class Journal(Tap):
         """Give up writing, so that a run does not die of its journal."""
         if self._put is not _nowhere:
             self._put = _nowhere
-            _warn(error)
+            message = f"the journal has ended, since it cannot be written: {error}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _nowhere(line: bytes) -> None:
     """Write a line of a journal that has ended."""
-
-
-def _warn(error: Exception) -> None:
-    warnings.warn(f"the journal has ended, since it cannot be written: {error}", RuntimeWarning, stacklevel=2)
 
 
 def _open(path: Path) -> BinaryIO:
