@@ -15,19 +15,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lifecycle.events import Event
     from lifecycle.protocol import Protocol, Transition
     from lifecycle.rules import Payload, Progress
 
-__all__ = ["Counts", "Explanation", "Explanations"]
+__all__ = ["Counts", "Explanation", "Explanations", "Step", "insertions"]
 
 LONGEST_INSERTION = 3
 """Events that may be missing at one place before it is likelier that the event itself is superfluous."""
 
 LOOK_BACK = 4
 """Events that may have come since the place where others are missing: those of a batch."""
+
+Step = tuple[str, Any]
+"""An event, after the state in which it came."""
 
 
 class Counts(NamedTuple):
@@ -60,6 +63,33 @@ class Explanation:
     last: Transition | None = None
 
 
+def insertions(
+    walk: Callable[[str], Iterable[tuple[tuple[Any, ...], str]]], steps: Sequence[Step]
+) -> Iterator[tuple[int, tuple[Any, ...], str, tuple[Any, ...]]]:
+    """Every way in which events may be missing before the last of some events, or before an earlier one.
+
+    Args:
+        walk: The shortest paths from a state, as those of `Protocol.walk`.
+        steps: The events, each with the state in which it came.
+
+    Yields:
+        How many events before the last one the others are missing, what is missing, the state there, and what the
+        events from there on are then; the nearest place first, the shortest sequence first. Whether that is legal is
+        for the caller to find out.
+
+    Examples:
+        >>> from lifecycle import protocols
+        >>> ways = insertions(protocols.DATA_FREE.walk, [("session.ready", "sequential_epoch_end")])
+        >>> [[event.name for event in missing] for _, missing, _, _ in ways][:2]
+        [[], ['CALIBRATION_EPOCH_START']]
+    """
+    since: tuple[Any, ...] = ()
+    for back, (state, event) in enumerate(reversed(steps)):
+        since = (event, *since)
+        for path, _ in walk(state):
+            yield back, path, state, (*path, *since)
+
+
 class Explanations:
     """The explanations of a run that goes on after violations.
 
@@ -72,7 +102,7 @@ class Explanations:
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
         self._others: list[Explanation] = []
-        self._trail: deque[tuple[str, Any]] = deque(maxlen=LOOK_BACK)
+        self._trail: deque[Step] = deque(maxlen=LOOK_BACK)
 
     def follow(self, state: str, event: Any, payload: Payload) -> None:
         """Take note of an event that was legal in `state`, and forget the explanations for which it is not."""
@@ -114,33 +144,25 @@ class Explanations:
         """All ways to explain an illegal event, the cheapest for each state; none of them has counted yet."""
         cheapest: dict[str, Explanation] = {}
         for explanation in (current, *self._others):
-            back = self._looked_back(explanation, event) if explanation is current else ()
-            for candidate in (*self._inserted(explanation, event), *back, _dropped(explanation)):
+            trail = self._trail if explanation is current else ()
+            for candidate in (*self._inserted(explanation, trail, event), _dropped(explanation)):
                 known = cheapest.setdefault(candidate.state, candidate)
                 if candidate.edits < known.edits:
                     cheapest[candidate.state] = candidate
         return list(cheapest.values())
 
-    def _inserted(self, explanation: Explanation, event: Any) -> Iterator[Explanation]:
-        for path, reached in self._protocol.walk(explanation.state):
-            move = self._protocol.move(reached, event)
-            if move is not None:
-                length = len(path) if len(path) <= LONGEST_INSERTION else len(path) + LONGEST_INSERTION
-                missing = self._moves(explanation.state, path)
-                yield Explanation(move.target, explanation.edits + length, explanation.counts, missing, move)
-
-    def _looked_back(self, explanation: Explanation, event: Any) -> Iterator[Explanation]:
-        """Events that are missing a little earlier, so that what came since is legal all the same."""
-        trail = list(self._trail)
-        for back in range(1, len(trail) + 1):
-            origin = trail[-back][0]
-            since = [came for _, came in trail[-back:]]
-            for path, reached in self._protocol.walk(origin):
-                moves = self._moves(reached, (*since, event))
-                if len(moves) > back:
-                    edits = explanation.edits + LONGEST_INSERTION + 1 + len(path)
-                    missing = self._moves(origin, path)
-                    yield Explanation(moves[-1].target, edits, explanation.counts, missing, moves[-1])
+    def _inserted(self, explanation: Explanation, trail: Iterable[Step], event: Any) -> Iterator[Explanation]:
+        """Events that are missing before an event, or a little earlier, if what came since is legal all the same."""
+        for back, path, origin, events in insertions(self._protocol.walk, [*trail, (explanation.state, event)]):
+            moves = self._moves(origin, events)
+            if len(moves) == len(events):
+                length = len(path)
+                if back:
+                    length += LONGEST_INSERTION + 1
+                elif length > LONGEST_INSERTION:
+                    length += LONGEST_INSERTION
+                edits = explanation.edits + length
+                yield Explanation(moves[-1].target, edits, explanation.counts, moves[: len(path)], moves[-1])
 
     def _moves(self, state: str, events: Iterable[Any]) -> tuple[Transition, ...]:
         """The moves that some events make, up to the first that is not legal."""

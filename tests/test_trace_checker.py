@@ -462,10 +462,11 @@ def test_every_header_begins_a_run():
 def journal_of(lifecycle, *steps):
     """What a journal has of some steps, which may fail."""
     file = io.BytesIO()
-    lifecycle.attach(trace.Journal(file))
-    for step in steps:
-        with contextlib.suppress(LifecycleError, TypeError):
-            step(lifecycle)
+    with trace.Journal(file) as journal:
+        lifecycle.attach(journal)
+        for step in steps:
+            with contextlib.suppress(LifecycleError, TypeError):
+                step(lifecycle)
     return io.BytesIO(file.getvalue())
 
 
@@ -535,10 +536,11 @@ def test_a_journal_that_was_attached_during_a_run_is_checked_from_there(data, dr
     lc = Lifecycle(data.draw(st.sampled_from(["compression", "sequential", "training"])))
     at = data.draw(st.integers(1, 20))
     file = io.BytesIO()
+    journal = trace.Journal(file)
     events = 0
     for number, draw in enumerate(draws):
         if number == at:
-            lc.attach(trace.Journal(file))
+            lc.attach(journal)
         if lc.status == "finalized":
             break
         event, payload = draw.choose(lc, lc.allowed)
@@ -546,6 +548,7 @@ def test_a_journal_that_was_attached_during_a_run_is_checked_from_there(data, dr
             continue
         lc.fire(event, **payload)
         events += number >= at
+    journal.close()
     if not events:
         return
     (run,) = trace.check(io.BytesIO(file.getvalue())).runs

@@ -20,7 +20,7 @@ from traces import CONTROLS, DATA, check
 from lifecycle import TraceFormatError, protocols, trace
 from lifecycle.trace.source import LONGEST_LINE
 
-MEMORY = 24 * 2**20
+MEMORY = 16 * 2**20
 """Bytes that a check may take, whatever it checks."""
 
 FILES = sorted(DATA.iterdir())

@@ -242,7 +242,7 @@ def raised(report, **options):
 
 def test_all_violations_are_raised_in_one_group():
     group = raised(check("IBLPOBLPOF", protocol="training", name="run"))
-    assert str(group).startswith("run: 2 violations")
+    assert str(group).startswith("run: 1 of 1 runs did not go well, with 2 violations")
     first, second = group.exceptions
     assert type(first) is type(second) is IllegalEventError
     assert str(first).splitlines() == [

@@ -14,11 +14,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lifecycle.errors import names
+from lifecycle.repair import insertions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lifecycle.protocol import Protocol
+    from lifecycle.repair import Step
 
 __all__ = ["LOOK_AHEAD", "LOOK_BACK", "Cause", "Causes", "described"]
 
@@ -55,10 +57,6 @@ class Cause(NamedTuple):
     def edits(self) -> int:
         """Events to insert or to drop; a swap does neither."""
         return {"missing": len(self.missing), "swapped": 0, "superfluous": 1}[self.kind]
-
-
-Step = tuple[str, Any]
-"""The state before an event, and the event."""
 
 
 class Causes:
@@ -126,10 +124,10 @@ class Causes:
 
     def _candidates(self, steps: list[Step], future: tuple[Any, ...]) -> Iterator[tuple[Cause, str, tuple[Any, ...]]]:
         """Every repair, with the state from which the events go on and what they are then; the nearest first."""
+        for back, path, origin, events in insertions(self._paths.__getitem__, steps):
+            yield Cause("missing", back, path), origin, events
         since: tuple[Any, ...] = ()
         for back, (origin, event) in enumerate(reversed(steps)):
-            for path, _ in self._paths[origin]:
-                yield Cause("missing", back, path), origin, (*path, event, *since)
             if since:
                 yield Cause("swapped", back), origin, (since[0], event, *since[1:])
             elif future:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Callable, KeysView, Mapping
+import weakref
+from collections.abc import KeysView, Mapping
 from pathlib import Path
 from time import monotonic_ns, time
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -28,6 +30,9 @@ __all__ = ["Journal"]
 
 FLUSH_INTERVAL = 1_000_000_000
 """Nanoseconds after which a record is written through to the file; what may be lost when the process is killed."""
+
+FLUSH_SIZE = 1 << 16
+"""Bytes of records that wait for it at most."""
 
 LABEL_KEYS = ("label", "layer", "modules", "module", "subgraph")
 """Where a payload may say which layer or modules it is about; the first that is there counts."""
@@ -84,9 +89,11 @@ class Journal(Tap):
             self._owned = False
         else:
             raise TypeError(f"a journal needs a path or a binary file, got {target!r}")
-        self._put: Callable[[bytes], object] = self._file.write
-        self._encode = msgspec.json.Encoder().encode
-        self._flushed = monotonic_ns()
+        # Records gather here, which is cheaper than a write for each; what is left at the exit is still written.
+        self._buffer = bytearray()
+        self._rest = weakref.finalize(self, _write_rest, self._file, self._buffer)
+        self._encode_into = msgspec.json.Encoder().encode_into
+        self._due = monotonic_ns() + FLUSH_INTERVAL
         self._lifecycle: Lifecycle | None = None
         self._states: dict[int, str] = {}
 
@@ -100,26 +107,27 @@ class Journal(Tap):
 
     def close(self) -> None:
         """Write what is left and end the journal; what happens afterwards is not written."""
+        self._flush()
         file, self._file = self._file, None
-        if file is not None:
-            try:
-                (file.close if self._owned else file.flush)()
-            except (OSError, ValueError) as error:
-                self._stop(error)
-        self._put = _nowhere
+        self._rest.detach()
+        if file is not None and self._owned:
+            file.close()
 
     def after_notify(self, lifecycle: Lifecycle, payload: Payload, duration: int, error: BaseException | None) -> None:
         """Write an event that was taken."""
         if lifecycle is not self._lifecycle:
             self._begin(lifecycle)
+        if self._file is None:
+            return
         event = lifecycle.event
         progress = lifecycle.progress
         type_: Any = event.type_
+        # What `lifecycle.state` looks up, at a third of the cost; while observers run, the row is always there.
+        row = lifecycle._place  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         now = monotonic_ns()
         record = Record(
             type_,
-            # What `state` looks up, at a third of the cost; while observers run it is always the row.
-            self._states[id(lifecycle._place)],  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            self._states[id(row)],
             progress.accepted + progress.rejected + progress.ignored,
             event.global_step,
             event.global_batch,
@@ -138,12 +146,12 @@ class Journal(Tap):
                 record.skipped = True
         if error is not None:
             record.error = _raised(error)
-        try:
-            self._put(self._encode(record) + b"\n")
-            if error is not None or now - self._flushed > FLUSH_INTERVAL:
-                self._flush()
-        except (OSError, ValueError) as failure:
-            self._stop(failure)
+        buffer = self._buffer
+        self._encode_into(record, buffer, -1)
+        buffer += b"\n"
+        # Nothing leaves the row of a state in which a run is complete.
+        if now > self._due or len(buffer) > FLUSH_SIZE or error is not None or not row:
+            self._flush()
 
     def rejected(self, lifecycle: Lifecycle, event: object, error: Exception) -> None:
         """Write an event that was refused, or that was let through in spite of what it is."""
@@ -181,11 +189,10 @@ class Journal(Tap):
         """Write a record that is rare, through to the file."""
         if lifecycle is not self._lifecycle:
             self._begin(lifecycle)
-        try:
-            self._put(self._encode(record) + b"\n")
+        if self._file is not None:
+            self._encode_into(record, self._buffer, -1)
+            self._buffer += b"\n"
             self._flush()
-        except (OSError, ValueError) as failure:
-            self._stop(failure)
 
     def _begin(self, lifecycle: Lifecycle) -> None:
         if self._lifecycle is not None:
@@ -206,20 +213,28 @@ class Journal(Tap):
         self._write(lifecycle, Record(header=header))
 
     def _flush(self) -> None:
-        if self._file is not None:
-            self._flushed = monotonic_ns()
+        """Write through to the file; if that cannot be, end the journal, so that a run does not die of it."""
+        if self._file is None:
+            return
+        self._due = monotonic_ns() + FLUSH_INTERVAL
+        try:
+            self._file.write(self._buffer)
             self._file.flush()
-
-    def _stop(self, error: Exception) -> None:
-        """Give up writing, so that a run does not die of its journal."""
-        if self._put is not _nowhere:
-            self._put = _nowhere
+        except (OSError, ValueError) as error:
+            file, self._file = self._file, None
+            if self._owned:
+                with contextlib.suppress(OSError):
+                    file.close()
             message = f"the journal has ended, since it cannot be written: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
+        self._buffer.clear()
 
 
-def _nowhere(line: bytes) -> None:
-    """Write a line of a journal that has ended."""
+def _write_rest(file: BinaryIO, buffer: bytearray) -> None:
+    """Write what a journal that nobody closed has left."""
+    with contextlib.suppress(OSError, ValueError):
+        file.write(buffer)
+        file.flush()
 
 
 def _open(path: Path) -> BinaryIO:

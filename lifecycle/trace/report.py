@@ -301,9 +301,8 @@ class Report:
             if run.status != "complete" and not allow_incomplete:
                 errors.append(LifecycleError(f"run {run.number} is {run.status}: it ends in {run.state}"))
         if errors:
-            message = (
-                f"{self.name}: {self.violation_count} violations in {self.failed_run_count} of {self.run_count} runs"
-            )
+            failed = f"{self.failed_run_count} of {self.run_count} runs did not go well"
+            message = f"{self.name}: {failed}, with {self.violation_count} violations"
             raise cast("Exception", _ExceptionGroup(message, errors))
 
 
