@@ -94,8 +94,11 @@ def pictures(session: nox.Session) -> None:
 @nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure, as ratios in one run."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test,render]")
     session.run("python", "tests/benchmarks", *session.posargs)
+    quick = [argument for argument in session.posargs if argument == "--quick"]
+    for part in "trace", "diagram":
+        session.run("python", f"tests/benchmarks/bench_{part}.py", *quick)
 
 
 @nox.session

@@ -20,7 +20,7 @@ from lifecycle.events import Event, EventType, check_count
 from lifecycle.listeners import Control, Filter, Handle, Observer, Tap
 from lifecycle.protocol import Protocol, Row
 from lifecycle.repair import Counts, Explanation, Explanations
-from lifecycle.rules import SUSPENDABLE, Payload, Progress, check_expect
+from lifecycle.rules import SUSPENDABLE, Payload, Progress, check_expect, shown_counters
 from lifecycle.saved import COUNTERS, HISTORY_LENGTH, SAVED_VERSION, check_saved
 
 if TYPE_CHECKING:
@@ -617,11 +617,7 @@ class Lifecycle:
             "allowed": self.allowed,
             "position": progress.accepted + progress.rejected + progress.ignored + 1,
             "history": self._history,
-            "counters": {
-                "global_batch": self.event.global_batch,
-                "global_step": self.event.global_step,
-                "sequential_epochs": progress.sequential_epochs,
-            },
+            "counters": shown_counters(self),
         }
         if self._aborted:
             return IllegalEventError(hint="the run was aborted; reset() begins a new one", **context)
@@ -707,7 +703,7 @@ class Lifecycle:
 
     def _report(self, event: object, error: Exception) -> None:
         # A tap that fires when it is told of a rejection is refused, and that is not told again.
-        if self._notifying is not _REJECTION:
+        if self._taps and self._notifying is not _REJECTION:
             with self._telling(_REJECTION):
                 for tap in self._taps:
                     tap.rejected(self, event, error)

@@ -239,3 +239,8 @@ class LifecycleWarning(UserWarning):
 def names(events: Sequence[enum.Enum]) -> str:
     """The names of some events, for a message."""
     return ", ".join(event.name for event in events)
+
+
+def missing_before(place: str, events: Sequence[enum.Enum]) -> str:
+    """That some events are missing, for a message."""
+    return f"{names(events)} {'is' if len(events) == 1 else 'are'} missing before {place}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transitions.extensions.nesting import HierarchicalMachine, NestedState
 
-from lifecycle.errors import ProtocolError, UnknownEventError, names
+from lifecycle.errors import ProtocolError, UnknownEventError, missing_before
 from lifecycle.events import Event, EventType, nearest, spellings
 from lifecycle.rules import GUARDS, UPDATES, Guard, Progress, Update
 
@@ -25,6 +25,9 @@ __all__ = ["Protocol", "Transition"]
 
 SEPARATOR = "."
 """What stands between a group of states and a state in it."""
+
+REPEATED = "+repeat_steps"
+"""What the name of a protocol has behind it where steps may be repeated."""
 
 STATE_ATTRIBUTE = "state"
 """Where a `transitions` machine keeps the state of its model."""
@@ -160,6 +163,11 @@ class Protocol:
         used = {transition.event for transition in self.transitions}
         return tuple(member for vocabulary in self.vocabularies for member in vocabulary if member in used)
 
+    @cached_property
+    def spellings(self) -> Mapping[str, Any]:
+        """The member for every way to write an event of its vocabularies."""
+        return {text: member for each in self.vocabularies for text, member in spellings(each).items()}
+
     def event(self, event: str) -> Any:
         """The member for any spelling of an event.
 
@@ -172,7 +180,7 @@ class Protocol:
         """
         if not isinstance(event, str):  # pyright: ignore[reportUnnecessaryIsInstance] # callers may have no types
             raise TypeError(f"an event must be an EventType or a string, got {event!r}")
-        member = self._spellings.get(event)
+        member = self.spellings.get(event)
         if member is None:
             known = [member.value for vocabulary in self.vocabularies for member in vocabulary]
             raise UnknownEventError(
@@ -347,8 +355,7 @@ class Protocol:
                 added[end.target] = replace(begin, source=end.target)
         if not added:
             return self
-        name = f"{self.name}+repeat_steps"
-        return self.extend(name, transitions=added.values(), description=self.description)
+        return self.extend(self.name + REPEATED, transitions=added.values(), description=self.description)
 
     def machine(self, model: Any = None) -> HierarchicalMachine:
         """A `transitions` machine of this protocol.
@@ -412,6 +419,17 @@ class Protocol:
         """The transition that a member makes in a state, if it is legal there."""
         return self._moves[state].get(event)
 
+    def moves(self, state: str, events: Iterable[Any]) -> tuple[Transition, ...]:
+        """The transitions that some members make from a state on, up to the first that is not legal."""
+        moves: list[Transition] = []
+        for event in events:
+            move = self.move(state, event)
+            if move is None:
+                break
+            moves.append(move)
+            state = move.target
+        return tuple(moves)
+
     def hint(self, state: str, event: Any) -> str:
         """What most likely went wrong where an event is not legal, in words."""
         key = (state, event)
@@ -422,7 +440,7 @@ class Protocol:
     def _make_hint(self, state: str, event: Any) -> str:
         path = self.path(state, event)
         if path:
-            return f"{names(path)} {'is' if len(path) == 1 else 'are'} missing before it"
+            return missing_before("it", path)
         if state in self.final:
             return "the run is over; reset() begins a new one"
         if event not in self.events:
@@ -444,17 +462,12 @@ class Protocol:
             moves[transition.source][transition.event] = transition
         return moves
 
-    @cached_property
-    def _spellings(self) -> dict[str, Any]:
-        return {text: member for each in self.vocabularies for text, member in spellings(each).items()}
-
     def _run(self, events: Iterable[str]) -> str | None:
-        state: str | None = self.initial
-        for event in events:
-            member = self.event(event)
-            move = None if state is None else self.move(state, member)
-            state = None if move is None else move.target
-        return state
+        members = [self.event(event) for event in events]
+        moves = self.moves(self.initial, members)
+        if len(moves) < len(members):
+            return None
+        return moves[-1].target if moves else self.initial
 
     def _known(self, state: str) -> str:
         if not isinstance(state, str):  # pyright: ignore[reportUnnecessaryIsInstance] # callers may have no types

@@ -9,9 +9,11 @@ only, ``b = c | B L P O E`` for one that may also train the layer, and ``t = B L
 
 from __future__ import annotations
 
+import contextlib
+
 from lifecycle.errors import ProtocolError
 from lifecycle.events import EventType, nearest
-from lifecycle.protocol import Protocol, Transition
+from lifecycle.protocol import REPEATED, Protocol, Transition
 
 __all__ = [
     "BASIC",
@@ -22,6 +24,7 @@ __all__ = [
     "TRAINING",
     "TRAINING_MICROBATCHED",
     "UPSTREAM",
+    "find",
     "get",
 ]
 
@@ -193,6 +196,21 @@ BUILT_IN: dict[str, Protocol] = {
     for protocol in (COMPRESSION, DATA_FREE, BASIC, SEQUENTIAL, TRAINING, TRAINING_MICROBATCHED, UPSTREAM)
 }
 """The built-in protocols by name."""
+
+
+def find(name: str) -> Protocol | None:
+    """The protocol of a name, if that is built in or made from one that is by `repeat_steps`.
+
+    Examples:
+        >>> find("training+repeat_steps")
+        <Protocol 'training+repeat_steps': 7 states, 9 transitions>
+    """
+    protocol = BUILT_IN.get(name.removesuffix(REPEATED))
+    if protocol is None or protocol.name == name:
+        return protocol
+    with contextlib.suppress(ProtocolError):
+        return protocol.repeat_steps()
+    return None
 
 
 def get(name: str) -> Protocol:

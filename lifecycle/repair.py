@@ -154,7 +154,7 @@ class Explanations:
     def _inserted(self, explanation: Explanation, trail: Iterable[Step], event: Any) -> Iterator[Explanation]:
         """Events that are missing before an event, or a little earlier, if what came since is legal all the same."""
         for back, path, origin, events in insertions(self._protocol.walk, [*trail, (explanation.state, event)]):
-            moves = self._moves(origin, events)
+            moves = self._protocol.moves(origin, events)
             if len(moves) == len(events):
                 length = len(path)
                 if back:
@@ -163,17 +163,6 @@ class Explanations:
                     length += LONGEST_INSERTION
                 edits = explanation.edits + length
                 yield Explanation(moves[-1].target, edits, explanation.counts, moves[: len(path)], moves[-1])
-
-    def _moves(self, state: str, events: Iterable[Any]) -> tuple[Transition, ...]:
-        """The moves that some events make, up to the first that is not legal."""
-        moves: list[Transition] = []
-        for event in events:
-            move = self._protocol.move(state, event)
-            if move is None:
-                break
-            moves.append(move)
-            state = move.target
-        return tuple(moves)
 
 
 def _edits(explanation: Explanation) -> int:

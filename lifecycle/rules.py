@@ -145,6 +145,15 @@ EXPECTABLE = (*_EPOCH_COUNTS, *_RUN_COUNTS)
 """The counts that can be expected: two of every calibration epoch, two of the whole run."""
 
 
+def shown_counters(counted: Counted) -> dict[str, int]:
+    """The counters that an error shows."""
+    return {
+        "global_batch": counted.event.global_batch,
+        "global_step": counted.event.global_step,
+        "sequential_epochs": counted.progress.sequential_epochs,
+    }
+
+
 def check_expect(expect: Mapping[str, int]) -> dict[str, int]:
     """A checked copy of the counts that a caller expects.
 

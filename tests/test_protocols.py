@@ -254,3 +254,13 @@ def test_only_losses_and_the_ends_that_are_expected_to_add_up_are_guarded(name):
         EventType.FINALIZE: "counts as expected",
     }
     assert guards == {(event, guard) for event, guard in named.items() if event in protocols.get(name).events}
+
+
+@pytest.mark.parametrize("name", ["training", "training+repeat_steps", "upstream+repeat_steps"])
+def test_a_protocol_is_found_by_the_name_that_it_has(name):
+    assert protocols.find(name).name == name
+
+
+@pytest.mark.parametrize("name", ["", "trainig", "trainig+repeat_steps", "data_free+repeat_steps"])
+def test_a_name_that_no_protocol_has_is_not_found(name):
+    assert protocols.find(name) is None

@@ -115,7 +115,7 @@ def is_terminal() -> bool:
 
 
 def _protocol(name: str | None) -> Protocol | str | None:
-    from lifecycle.diagram.source import find_protocol
+    from lifecycle.lookup import find_protocol
     from lifecycle.trace.checking import AUTO
 
     return name if name is None or name == AUTO else find_protocol(name)

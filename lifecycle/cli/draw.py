@@ -90,7 +90,7 @@ def _from_ending(output: Path | None) -> str:
 def _draw(protocol: str, trace: str | None, kind: str, theme: Theme, direction: Direction) -> bytes:
     from lifecycle import diagram
     from lifecycle.diagram.runs import overlay_of_trace
-    from lifecycle.diagram.source import find_protocol
+    from lifecycle.lookup import find_protocol
 
     shown = find_protocol(protocol)
     source = sys.stdin.buffer if trace == "-" else trace

@@ -16,7 +16,7 @@ __all__ = ["command"]
 )
 def command(state: str, name: str) -> None:
     """Show what is legal in a state, and the shortest way to the end."""
-    from lifecycle.diagram.source import find_protocol
+    from lifecycle.lookup import find_protocol
 
     protocol = find_protocol(name)
     path = next(path for path, reached in protocol.walk(state) if reached in protocol.final)

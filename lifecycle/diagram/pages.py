@@ -11,9 +11,9 @@ from lifecycle.diagram.dot import DIRECTIONS
 from lifecycle.diagram.model import picture
 from lifecycle.diagram.render import to_svg
 from lifecycle.diagram.runs import overlay_of_trace
-from lifecycle.diagram.source import find_protocol
 from lifecycle.diagram.table import to_table
 from lifecycle.errors import LifecycleError
+from lifecycle.lookup import find_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

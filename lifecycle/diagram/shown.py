@@ -76,11 +76,5 @@ def _parts(shown: Protocol | Lifecycle | Report) -> tuple[Protocol | None, Overl
         return shown, None
     if isinstance(shown, Lifecycle):
         return shown.protocol, overlay_of_lifecycle(shown)
-    name = shown.runs[0].protocol if shown.runs else ""
-    known = {protocol.name: protocol for protocol in protocols.BUILT_IN.values()}
-    protocol = known.get(name.removesuffix("+repeat_steps"))
-    if protocol is None:
-        return None, None
-    if protocol.name != name:
-        protocol = protocol.repeat_steps()
-    return protocol, overlay_of_report(shown, protocol)
+    protocol = protocols.find(shown.runs[0].protocol) if shown.runs else None
+    return protocol, overlay_of_report(shown, protocol) if protocol else None

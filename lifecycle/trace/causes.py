@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from lifecycle.errors import names
+from lifecycle.errors import missing_before
 from lifecycle.repair import insertions
 
 if TYPE_CHECKING:
@@ -192,4 +192,4 @@ def described(cause: Cause, places: Sequence[tuple[Any, int]], at: int) -> str:
         return f"{place(one)} and {place(other)} have changed places"
     if cause.kind == "superfluous":
         return f"{place(first)} is superfluous"
-    return f"{names(cause.missing)} {'is' if len(cause.missing) == 1 else 'are'} missing before {place(first)}"
+    return missing_before(place(first), cause.missing)

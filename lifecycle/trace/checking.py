@@ -198,14 +198,13 @@ class Checking:
         return Rules(*self._compiled[key], expect, event)
 
     def _written_with(self, name: str, line: int) -> Protocol:
-        for protocol in protocols.BUILT_IN.values():
-            for each in (protocol, _repeating(protocol)):
-                if each.name == name:
-                    return each
-        raise TraceFormatError(
-            f"{self.name}, line {line}: written with protocol {name!r}, which is not built in; say with --protocol "
-            "FILE.py:NAME where it is"
-        )
+        protocol = protocols.find(name)
+        if protocol is None:
+            raise TraceFormatError(
+                f"{self.name}, line {line}: written with protocol {name!r}, which is not built in; say with --protocol "
+                "FILE.py:NAME where it is"
+            )
+        return protocol
 
     def _note(self, name: str) -> None:
         self._note_count += 1

@@ -7,7 +7,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lifecycle.errors import ExpectationError, IllegalEventError
-from lifecycle.rules import Progress
+from lifecycle.rules import Progress, shown_counters
 from lifecycle.trace.report import Failure, Run, TransitionCount, Violation
 
 if TYPE_CHECKING:
@@ -164,11 +164,7 @@ class Replay:
             "allowed": self._allowed(),
             "position": self._first_position + self.offered(),
             "history": before,
-            "counters": {
-                "global_batch": self.event.global_batch,
-                "global_step": self.event.global_step,
-                "sequential_epochs": self.progress.sequential_epochs,
-            },
+            "counters": shown_counters(self),
         }
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from lifecycle.events import EventType, spellings
+from lifecycle.events import EventType
 from lifecycle.rules import GUARDS, UPDATES
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ class Table:
 
     def __init__(self, protocol: Protocol, *, judged: bool) -> None:
         self.protocol = protocol
-        self.members: dict[str, Any] = {
-            text: member for vocabulary in protocol.vocabularies for text, member in spellings(vocabulary).items()
-        }
+        self.members = protocol.spellings
         texts: dict[Any, list[str]] = {}
         for text, member in self.members.items():
             texts.setdefault(member, []).append(text)

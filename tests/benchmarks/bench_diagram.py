@@ -7,30 +7,16 @@ from __future__ import annotations
 
 import argparse
 import io
-from time import perf_counter
-from typing import TYPE_CHECKING
+
+from harness import least_times
 
 from lifecycle import Lifecycle, protocols, trace
 from lifecycle.diagram import find_program, overlay_of_report, overlay_of_trace, picture, to_dot, to_svg
 from lifecycle.diagram.svg import finish
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 EVENTS_PER_BATCH = 5
 MOST_FOR_TEXT = 0.1
 MOST_FOR_OVERLAY = 1.2
-
-
-def race(rounds: int, *contenders: Callable[[], object]) -> list[float]:
-    """The least time of each contender in seconds, all of them timed once in every round."""
-    times: list[list[float]] = [[] for _ in contenders]
-    for _ in range(rounds):
-        for contender, its in zip(contenders, times, strict=True):
-            started = perf_counter()
-            contender()
-            its.append(perf_counter() - started)
-    return list(map(min, times))
 
 
 def journal(events: int) -> bytes:
@@ -59,7 +45,7 @@ def main() -> None:
 
     whole = picture(protocols.COMPRESSION)
     source = to_svg(whole).encode()
-    built, drawn, finished = race(2 if quick else 50, text, lambda: to_svg(whole), lambda: finish(source, whole))
+    built, drawn, finished = least_times(2 if quick else 50, text, lambda: to_svg(whole), lambda: finish(source, whole))
     print(f"drawn by {find_program()}")
     print(f"DOT of the default protocol / SVG of it: {built / drawn:.3f}, target {MOST_FOR_TEXT}")
     print(f"  {built * 1e3:.2f} ms for the DOT, {drawn * 1e3:.1f} ms for the SVG")
@@ -73,7 +59,7 @@ def main() -> None:
     def overlay() -> str:
         return to_dot(picture(protocols.TRAINING, overlay_of_trace(io.BytesIO(lines), protocols.TRAINING)))
 
-    checked, shown = race(1 if quick else 3, check, overlay)
+    checked, shown = least_times(1 if quick else 3, check, overlay)
     assert overlay_of_report(check(), protocols.TRAINING).tallies
     print(f"DOT of an overlay of a journal / checking it: {shown / checked:.3f}, target {MOST_FOR_OVERLAY}")
     print(f"  {checked:.2f} s to check, {len(lines) / 1e6:.0f} MB")

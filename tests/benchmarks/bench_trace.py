@@ -10,32 +10,17 @@ import argparse
 import tempfile
 import tracemalloc
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING
 
 import msgspec
+from harness import least_times
 
 from lifecycle import Lifecycle, trace
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MOST_FOR_CHECK = 2.5
 MOST_FOR_RECORD = 2.0
 BATCHES_OF_A_LAYER = 50
 LAYERS = 10
 DURATION = 5_000
-
-
-def race(rounds: int, *contenders: Callable[[], object]) -> list[float]:
-    """The least time of each contender in seconds, all of them timed once in every round."""
-    times: list[list[float]] = [[] for _ in contenders]
-    for _ in range(rounds):
-        for contender, its in zip(contenders, times, strict=True):
-            started = perf_counter()
-            contender()
-            its.append(perf_counter() - started)
-    return list(map(min, times))
 
 
 def write_journal(path: Path, events: int) -> None:
@@ -82,7 +67,7 @@ def bench_check(folder: Path, *, quick: bool) -> None:
     def checking() -> None:
         assert trace.check(long).ok
 
-    decoded, checked = race(1 if quick else 7, decoding, checking)
+    decoded, checked = least_times(1 if quick else 7, decoding, checking)
     print(f"checking a journal / decoding its lines: {checked / decoded:.2f}, target {MOST_FOR_CHECK}")
     print(f"  {checked:.2f} s to check {long.stat().st_size / 1e6:.0f} MB")
     print(f"memory of a check: {peak(short) / 1e6:.2f} MB, of one ten times as long {peak(long) / 1e6:.2f} MB")
@@ -111,7 +96,7 @@ def bench_record(folder: Path, *, quick: bool) -> None:
             for _ in range(records):
                 write(lc, {}, DURATION, None)
 
-        encoded, journaled = race(3 if quick else 200, encoding, journaling)
+        encoded, journaled = least_times(3 if quick else 200, encoding, journaling)
     journal.close()
     print(f"writing a record / encoding and writing it: {journaled / encoded:.2f}, target {MOST_FOR_RECORD}")
     print(f"  {journaled / records * 1e9:.0f} ns for a record with its times")

@@ -1,7 +1,7 @@
 import pytest
 
 from lifecycle import LifecycleError, ProtocolError, protocols
-from lifecycle.diagram.source import find_protocol
+from lifecycle.lookup import find_protocol
 
 OWN = """
 from lifecycle import protocols
