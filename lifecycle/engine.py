@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
 from lifecycle import protocols
 from lifecycle.errors import IllegalEventError, LifecycleError, LifecycleWarning, ReentrantEventError
-from lifecycle.events import Event, EventType, check_count
+from lifecycle.events import Event, check_count
 from lifecycle.listeners import Control, Filter, Handle, Observer, Tap
+from lifecycle.methods import EventMethods
 from lifecycle.protocol import Protocol, Row
 from lifecycle.repair import Counts, Explanation, Explanations
 from lifecycle.rules import SUSPENDABLE, Payload, Progress, check_expect, shown_counters
@@ -36,17 +37,6 @@ Outcome = Literal["created", "abandoned", "finalized", "aborted"]
 VIOLATIONS_KEPT = 1000
 """Violations that a lifecycle keeps when it does not raise them; the oldest go first."""
 
-_INITIALIZE = EventType.INITIALIZE
-_CALIBRATION_EPOCH_START = EventType.CALIBRATION_EPOCH_START
-_BATCH_START = EventType.BATCH_START
-_LOSS_CALCULATED = EventType.LOSS_CALCULATED
-_OPTIM_PRE_STEP = EventType.OPTIM_PRE_STEP
-_OPTIM_POST_STEP = EventType.OPTIM_POST_STEP
-_BATCH_END = EventType.BATCH_END
-_SEQUENTIAL_EPOCH_END = EventType.SEQUENTIAL_EPOCH_END
-_CALIBRATION_EPOCH_END = EventType.CALIBRATION_EPOCH_END
-_FINALIZE = EventType.FINALIZE
-
 _COUNTED = tuple(field.name for field in fields(Progress) if field.name not in {"accepted", "rejected", "ignored"})
 _REJECTION = "a rejection"
 _CLOSED: Row = {}
@@ -54,7 +44,7 @@ _UNLOCKED = contextlib.nullcontext()
 _NO_VIOLATIONS: deque[IllegalEventError] = deque(maxlen=0)
 
 
-class Lifecycle:
+class Lifecycle(EventMethods):
     """A run of a protocol: takes its events one by one, and lets none pass that is out of order.
 
     Args:
@@ -265,45 +255,7 @@ class Lifecycle:
             self._notify(member, payload)
         return current
 
-    def initialize(self, /, **payload: Any) -> Event:
-        """Fire INITIALIZE; see `fire`."""
-        return self.fire(_INITIALIZE, **payload)
-
-    def calibration_epoch_start(self, /, **payload: Any) -> Event:
-        """Fire CALIBRATION_EPOCH_START; see `fire`."""
-        return self.fire(_CALIBRATION_EPOCH_START, **payload)
-
-    def batch_start(self, /, **payload: Any) -> Event:
-        """Fire BATCH_START; see `fire`."""
-        return self.fire(_BATCH_START, **payload)
-
-    def loss_calculated(self, /, **payload: Any) -> Event:
-        """Fire LOSS_CALCULATED, which needs a `loss`; see `fire`."""
-        return self.fire(_LOSS_CALCULATED, **payload)
-
-    def optim_pre_step(self, /, **payload: Any) -> Event:
-        """Fire OPTIM_PRE_STEP; see `fire`."""
-        return self.fire(_OPTIM_PRE_STEP, **payload)
-
-    def optim_post_step(self, /, **payload: Any) -> Event:
-        """Fire OPTIM_POST_STEP, which counts nothing if `skipped` is true; see `fire`."""
-        return self.fire(_OPTIM_POST_STEP, **payload)
-
-    def batch_end(self, /, **payload: Any) -> Event:
-        """Fire BATCH_END; see `fire`."""
-        return self.fire(_BATCH_END, **payload)
-
-    def sequential_epoch_end(self, /, **payload: Any) -> Event:
-        """Fire SEQUENTIAL_EPOCH_END; see `fire`."""
-        return self.fire(_SEQUENTIAL_EPOCH_END, **payload)
-
-    def calibration_epoch_end(self, /, **payload: Any) -> Event:
-        """Fire CALIBRATION_EPOCH_END; see `fire`."""
-        return self.fire(_CALIBRATION_EPOCH_END, **payload)
-
-    def finalize(self, /, **payload: Any) -> Event:
-        """Fire FINALIZE; see `fire`."""
-        return self.fire(_FINALIZE, **payload)
+    _fire = fire
 
     @contextmanager
     def session(self, /, **payload: Any) -> Generator[Event, None, None]:
@@ -316,34 +268,14 @@ class Lifecycle:
         """
         before = self.progress.accepted
         try:
-            yield self.fire(_INITIALIZE, **payload)
+            yield self.initialize(**payload)
         except BaseException as error:
             # Where INITIALIZE itself was refused, the run that is open is not this block's to abort.
             if self.progress.accepted > before:
                 self.abort(error)
             raise
         if not self._aborted:
-            self.fire(_FINALIZE)
-
-    @contextmanager
-    def calibration_epoch(self, /, **payload: Any) -> Generator[Event, None, None]:
-        """Fire CALIBRATION_EPOCH_START, run the block, fire CALIBRATION_EPOCH_END unless the block raises.
-
-        Args:
-            **payload: What comes with CALIBRATION_EPOCH_START.
-        """
-        yield self.fire(_CALIBRATION_EPOCH_START, **payload)
-        self.fire(_CALIBRATION_EPOCH_END)
-
-    @contextmanager
-    def batch(self, /, **payload: Any) -> Generator[Event, None, None]:
-        """Fire BATCH_START, run the block, fire BATCH_END unless the block raises.
-
-        Args:
-            **payload: What comes with BATCH_START.
-        """
-        yield self.fire(_BATCH_START, **payload)
-        self.fire(_BATCH_END)
+            self.finalize()
 
     @contextmanager
     def suspended(self, reason: str) -> Generator[None, None, None]:
@@ -525,6 +457,7 @@ class Lifecycle:
             if run.aborted:
                 self._aborted = True
                 self._hold()
+            self._tell("load", run.state)
 
     def _standing(self) -> Row:
         return self._place if self._row is _CLOSED else self._row

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import builtins
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -222,7 +224,9 @@ class TraceFormatError(LifecycleError):
 
 
 class LifecycleWarning(UserWarning):
-    """An illegal event was let through, since the lifecycle was made with ``on_violation="warn"``.
+    """Something is wrong with a run that goes on, or that has another error to raise.
+
+    An illegal event was let through (``on_violation="warn"``), or cleaning up after a failed run has failed too.
 
     Examples:
         >>> import warnings
@@ -244,3 +248,9 @@ def names(events: Sequence[enum.Enum]) -> str:
 def missing_before(place: str, events: Sequence[enum.Enum]) -> str:
     """That some events are missing, for a message."""
     return f"{names(events)} {'is' if len(events) == 1 else 'are'} missing before {place}"
+
+
+def grouped(message: str, errors: Sequence[Exception]) -> Exception:
+    """An ``ExceptionGroup``; before Python 3.11 those are in a package of their own."""
+    group: Any = getattr(builtins, "ExceptionGroup", None) or import_module("exceptiongroup").ExceptionGroup
+    return group(message, errors)  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ __all__ = ["Control", "Filter", "Handle", "Observer", "Tap"]
 Observer = Callable[[Event, Payload], object]
 """Called with the live event and what came with it."""
 
-Control = Literal["reset", "abort", "suspend", "resume"]
+Control = Literal["reset", "abort", "suspend", "resume", "load"]
 """What can be done to a run besides firing its events."""
 
 
@@ -47,7 +47,7 @@ class Tap:
         """An event, given as the caller wrote it, was refused with `error`, or let through in spite of it."""
 
     def control(self, lifecycle: Lifecycle, action: Control, detail: object) -> None:
-        """The run was reset (`detail` is how it had ended), aborted (the error), suspended or resumed (the reason)."""
+        """What was done to the run. `detail`: how it had ended, the error, the reason, or the state that was loaded."""
 
 
 class Handle:

@@ -11,7 +11,16 @@ from lifecycle.events import check_count
 if TYPE_CHECKING:
     from lifecycle.protocol import Protocol
 
-__all__ = ["COUNTERS", "HISTORY_LENGTH", "SAVED_VERSION", "SavedRun", "check_saved"]
+__all__ = [
+    "COUNTERS",
+    "HISTORY_LENGTH",
+    "SAVED_VERSION",
+    "SavedRun",
+    "check_keys",
+    "check_like",
+    "check_same",
+    "check_saved",
+]
 
 SAVED_VERSION = 1
 """Version of the saved form."""
@@ -43,22 +52,22 @@ def check_saved(saved: Mapping[str, Any], own: Mapping[str, Any], protocol: Prot
     """
     # Another version may well have other parts, so this comes first.
     if isinstance(saved, Mapping) and "version" in saved:  # pyright: ignore[reportUnnecessaryIsInstance] # untyped callers
-        _check_same("version", saved["version"], own["version"])
-    _check_keys("state", saved, own)
+        check_same("version", saved["version"], own["version"])
+    check_keys("state", saved, own)
     event, progress = saved["event"], saved["progress"]
-    _check_keys("event", event, own["event"])
-    _check_keys("progress", progress, own["progress"])
-    _check_same("protocol", saved["protocol"], own["protocol"])
+    check_keys("event", event, own["event"])
+    check_keys("progress", progress, own["progress"])
+    check_same("protocol", saved["protocol"], own["protocol"])
     for name in event.keys() - {"type_", *COUNTERS}:
-        _check_same(name, event[name], own["event"][name])
+        check_same(name, event[name], own["event"][name])
     if saved["state"] not in protocol.states:
         raise LifecycleError(f"the saved run is in {saved['state']!r}, which protocol {protocol.name!r} does not have")
-    _check_like("aborted", saved["aborted"], own["aborted"])
+    check_like("aborted", saved["aborted"], own["aborted"])
     counters = {name: event[name] for name in COUNTERS}
     for name, value in counters.items():
         check_count(name, value, error=LifecycleError)
     for name, value in progress.items():
-        _check_like(name, value, own["progress"][name])
+        check_like(name, value, own["progress"][name])
     history = saved["history"]
     if not isinstance(history, list):
         raise TypeError(f"history must be a list, got {history!r}")
@@ -69,7 +78,8 @@ def check_saved(saved: Mapping[str, Any], own: Mapping[str, Any], protocol: Prot
     return SavedRun(saved["state"], saved["aborted"], type_, counters, dict(progress), events)
 
 
-def _check_keys(name: str, found: Any, wanted: Mapping[str, Any]) -> None:
+def check_keys(name: str, found: Any, wanted: Mapping[str, Any]) -> None:
+    """Refuse what has not the keys of `wanted`."""
     if not isinstance(found, Mapping):
         raise TypeError(f"{name} must be a mapping, got {found!r}")
     keys = set(cast("Mapping[str, Any]", found))
@@ -80,12 +90,14 @@ def _check_keys(name: str, found: Any, wanted: Mapping[str, Any]) -> None:
         raise LifecycleError(f"the saved {name} has unknown {', '.join(unknown)}")
 
 
-def _check_same(name: str, found: object, wanted: object) -> None:
+def check_same(name: str, found: object, wanted: object) -> None:
+    """Refuse what is not this very value."""
     if found != wanted or type(found) is not type(wanted):
         raise LifecycleError(f"the saved run has {name}={found!r}, this lifecycle has {wanted!r}")
 
 
-def _check_like(name: str, value: object, own: object) -> None:
+def check_like(name: str, value: object, own: object) -> None:
+    """Refuse what is not a flag where our own value is one, and not a count where it is a count."""
     if not isinstance(own, bool):
         check_count(name, value, error=LifecycleError)
     elif not isinstance(value, bool):

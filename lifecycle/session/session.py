@@ -1,0 +1,303 @@
+"""A compression session: an engine, the modifiers that work in its events, and the state they share."""
+
+from __future__ import annotations
+
+import warnings
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from lifecycle import protocols
+from lifecycle.engine import Lifecycle
+from lifecycle.errors import LifecycleError, LifecycleWarning, grouped
+from lifecycle.events import Event, EventType
+from lifecycle.listeners import Tap
+from lifecycle.methods import EventMethods
+from lifecycle.saved import check_keys, check_same
+from lifecycle.session.modifier import Modifier, check_modifier
+from lifecycle.session.schedule import Schedule
+from lifecycle.session.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from lifecycle.engine import Outcome
+    from lifecycle.listeners import Control
+    from lifecycle.protocol import Protocol
+    from lifecycle.rules import Payload
+
+__all__ = ["CompressionSession", "entered"]
+
+entered: ContextVar[tuple[CompressionSession, ...]] = ContextVar("lifecycle sessions", default=())
+"""The sessions that are active in this context, outermost first."""
+
+_INITIALIZE = EventType.INITIALIZE
+_FINALIZE = EventType.FINALIZE
+_RESERVED = frozenset({"event", "state"})
+_SAVED = {"lifecycle": None, "modifiers": None}
+
+
+class CompressionSession(EventMethods):
+    """Runs modifiers in the events of a lifecycle, each at its time.
+
+    A ``with`` block makes it the active session. Leaving the block fires FINALIZE if the run is open; leaving it by an
+    exception aborts the run instead, which calls ``on_abort`` on every modifier.
+
+    When a hook raises, the event stands, the modifiers after it are not told of the event, and the exception goes to
+    the caller as it is. At INITIALIZE the run is aborted as well, since some modifiers were never initialized. FINALIZE
+    attempts every modifier, and raises what failed as one group.
+
+    Args:
+        modifiers: What changes the model, in the order in which it is to be called.
+        protocol: A protocol, or the name of a built-in one.
+        **options: Those of [`Lifecycle`][lifecycle.Lifecycle].
+
+    Attributes:
+        lifecycle: The engine: the run's state, counters and observers. Observers added to it come after the modifiers.
+        state: What the modifiers share; a new one after `reset`.
+        modifiers: What changes the model.
+
+    Raises:
+        LifecycleError: A modifier's schedule cannot be kept, one is there twice, or what `Lifecycle` raises.
+        TypeError: A modifier is none, or an option has the wrong type.
+
+    Examples:
+        >>> from lifecycle.session import CompressionSession, Modifier
+        >>> class Observe(Modifier):
+        ...     def on_sequential_epoch_end(self, state, event, modules, **payload):
+        ...         print("calibrated", modules, "after batch", event.global_batch)
+        >>> with CompressionSession([Observe()], "sequential", expect={"sequential_epochs": 2}) as session:
+        ...     _ = session.initialize(model="a model")
+        ...     with session.calibration_epoch():
+        ...         for layer in "layer 0", "layer 1":
+        ...             for _ in range(3):
+        ...                 with session.batch():
+        ...                     pass
+        ...             _ = session.sequential_epoch_end(modules=layer)
+        calibrated layer 0 after batch 3
+        calibrated layer 1 after batch 6
+        >>> session.lifecycle.state
+        'finalized'
+    """
+
+    def __init__(
+        self,
+        modifiers: Iterable[Modifier] = (),
+        protocol: Protocol | str = protocols.COMPRESSION,
+        **options: Any,
+    ) -> None:
+        self.modifiers = tuple(modifiers)
+        for modifier in self.modifiers:
+            check_modifier(modifier)
+        if len(set(map(id, self.modifiers))) < len(self.modifiers):
+            raise LifecycleError(f"a modifier is there twice: {self.modifiers!r}")
+        self.lifecycle = Lifecycle(protocol, **options)
+        self._begin()
+        self.lifecycle.on(self.lifecycle.protocol.events, self._deliver)
+        self.lifecycle.attach(_Ear(self._control))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a CompressionSession cannot be copied or pickled; resume a new one from its state_dict()")
+
+    def __repr__(self) -> str:
+        names = ", ".join(type(modifier).__name__ for modifier in self.modifiers)
+        return f"<CompressionSession [{names}] on {self.lifecycle!r}>"
+
+    def event(self, event: str, /, **payload: Any) -> Event:
+        """Take one event: the engine moves and counts, then the modifiers are called.
+
+        Args:
+            event: The event, as a member or in any of its spellings.
+            **payload: What comes with it; the hooks get it as keyword arguments. What comes with INITIALIZE is put into
+                the state.
+
+        Returns:
+            The live event.
+
+        Raises:
+            LifecycleError: A payload is called "event" or "state", as the hooks' own arguments are.
+            IllegalEventError: The event is out of order; no modifier was told. See `Lifecycle.fire` for its kinds.
+            ExceptionGroup: Modifiers failed at FINALIZE.
+            Exception: What a modifier raised.
+
+        Examples:
+            >>> session = CompressionSession()
+            >>> session.event("initialize", model="a model").type_.name, session.state.model
+            ('INITIALIZE', 'a model')
+        """
+        if not _RESERVED.isdisjoint(payload):
+            raise LifecycleError(f"a payload may not be called 'event' or 'state', got {sorted(payload)}")
+        try:
+            return self.lifecycle.fire(event, **payload)
+        except BaseException as error:
+            if self._failed_to_initialize:
+                self.lifecycle.abort(error)
+            raise
+
+    _fire = event
+
+    def activate(self) -> None:
+        """Make it the active session of this thread or task, if it is not already."""
+        sessions = entered.get()
+        if not sessions or sessions[-1] is not self:
+            entered.set((*sessions, self))
+
+    def abort(self, error: BaseException | str | None = None) -> None:
+        """End an open run as failed, and call ``on_abort`` on every modifier. On a run that is not open, do nothing.
+
+        A modifier that fails in it is reported by a `LifecycleWarning`, since there is an error to deal with already.
+
+        Args:
+            error: Why.
+        """
+        self.lifecycle.abort(error)
+
+    def reset(self) -> Outcome:
+        """Begin a new run, with a new state. The modifiers of a run that was left open get ``on_abort``.
+
+        Returns:
+            How the last run had ended: ``"finalized"``, ``"aborted"``, ``"abandoned"`` if it was left open, or
+            ``"created"`` if it had not begun.
+
+        Raises:
+            ReentrantEventError: A modifier of this session called it.
+        """
+        return self.lifecycle.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The run, and how far each modifier is, as plain data that JSON can hold; see `resume`."""
+        return {
+            "lifecycle": self.lifecycle.state_dict(),
+            "modifiers": [schedule.state_dict() for schedule in self._schedules],
+        }
+
+    def resume(self, saved: Mapping[str, Any], **payload: Any) -> Event:
+        """Go on with a saved run, in a session that has none. All of it is checked before anything changes.
+
+        The counters, the schedules and the modifiers' own states are those of the saved run. No event is fired:
+        INITIALIZE was. But a new process has a new model, so ``on_initialize`` is called on every modifier, with the
+        counters of the saved run.
+
+        Args:
+            saved: What `state_dict` returned, for the same protocol, sizes of epochs and kinds of modifiers.
+            **payload: What would come with INITIALIZE, such as the model.
+
+        Returns:
+            The live event.
+
+        Raises:
+            LifecycleError: This session's run has begun, or what was saved is not this session's.
+            TypeError: A part of it has the wrong type.
+            Exception: What a modifier raised; the run is aborted then.
+
+        Examples:
+            >>> first = CompressionSession(protocol="training")
+            >>> _ = first.initialize(), first.batch_start(), first.loss_calculated(loss=1.0), first.batch_end()
+            >>> second = CompressionSession(protocol="training")
+            >>> second.resume(first.state_dict(), model="a model").global_batch
+            1
+        """
+        status = self.lifecycle.status
+        if status != "created":
+            raise LifecycleError(f"resume() needs a new run, and this one is {status}; reset() it first")
+        check_keys("session", saved, _SAVED)
+        found = saved["modifiers"]
+        if not isinstance(found, list):
+            raise TypeError(f"the saved modifiers must be a list, got {found!r}")
+        modifiers: list[Any] = found  # pyright: ignore[reportUnknownVariableType] # it is from anywhere
+        check_same("number of modifiers", len(modifiers), len(self.modifiers))
+        schedules = [Schedule.load(*pair) for pair in zip(self.modifiers, modifiers, strict=True)]
+        self.lifecycle.load_state_dict(saved["lifecycle"])
+        self._schedules = schedules
+        self.state = State(**payload)
+        event = self.lifecycle.event
+        try:
+            for schedule, own in zip(schedules, modifiers, strict=True):
+                schedule.modifier.load_state_dict(own["state"])
+                if schedule.initialized and self.lifecycle.status == "open":
+                    schedule.modifier.on_initialize(self.state, event, **payload)
+        except BaseException as error:
+            self.lifecycle.abort(error)
+            raise
+        return event
+
+    def __enter__(self) -> Self:
+        self.activate()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if exc_value is not None:
+                self.abort(exc_value)
+            elif self.lifecycle.status == "open":
+                self.finalize()
+        finally:
+            sessions = entered.get()
+            # The innermost of several; none if the block is left in another context than it was entered in.
+            place = max((place for place, session in enumerate(sessions) if session is self), default=len(sessions))
+            entered.set(sessions[:place] + sessions[place + 1 :])
+
+    @property
+    def _failed_to_initialize(self) -> bool:
+        last = self.lifecycle.event.type_
+        return last == _INITIALIZE and not all(schedule.initialized for schedule in self._schedules)
+
+    def _begin(self) -> None:
+        self.state = State()
+        self._schedules = [Schedule(modifier) for modifier in self.modifiers]
+
+    def _deliver(self, event: Event, payload: Payload) -> None:
+        """Call the modifiers."""
+        if event.type_ == _INITIALIZE:
+            self.state.__dict__.update(payload)
+            for schedule in self._schedules:
+                schedule.initialize(self.state, event, payload)
+        elif event.type_ == _FINALIZE:
+            self._finalize(event, payload)
+        else:
+            for schedule in self._schedules:
+                schedule.take(self.state, event, payload)
+
+    def _finalize(self, event: Event, payload: Payload) -> None:
+        failures: list[Exception] = []
+        failed: list[str] = []
+        for modifier in self.modifiers:
+            try:
+                modifier.on_finalize(self.state, event, **payload)
+            except Exception as error:  # noqa: BLE001, PERF203 # all are attempted, and raised as one
+                failures.append(error)
+                failed.append(type(modifier).__name__)
+        if failures:
+            count = f"{len(failures)} of {len(self.modifiers)} modifiers"
+            raise grouped(f"{count} failed to finalize: {', '.join(failed)}", failures)
+
+    def _control(self, action: Control, detail: Any) -> None:
+        """Take what is done to the run besides firing its events."""
+        if action == "abort":
+            self._clean_up(detail)
+        elif action == "reset":
+            if detail == "abandoned":
+                self._clean_up(None)
+            self._begin()
+
+    def _clean_up(self, error: BaseException | str | None) -> None:
+        failed: list[str] = []
+        for modifier in self.modifiers:
+            try:
+                modifier.on_abort(self.state, self.lifecycle.event, error)
+            except Exception as failure:  # noqa: BLE001, PERF203 # all are attempted
+                failed.append(f"{type(modifier).__name__}.on_abort raised {failure!r}")
+        if failed:
+            warnings.warn("; ".join(failed), LifecycleWarning, stacklevel=2)
+
+
+class _Ear(Tap):
+    def __init__(self, hear: Callable[[Control, Any], None]) -> None:
+        self.hear = hear
+
+    def control(self, lifecycle: Lifecycle, action: Control, detail: object) -> None:
+        self.hear(action, detail)
