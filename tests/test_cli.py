@@ -1,5 +1,6 @@
 import importlib
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -111,3 +112,12 @@ def test_the_progress_line_of_the_demo_says_where_the_run_is():
 
 def test_importing_the_module_runs_nothing():
     assert importlib.import_module("lifecycle.__main__").main is main
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "lifecycle", "protocols"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")

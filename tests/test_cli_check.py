@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -174,6 +175,14 @@ def test_json_is_one_object_on_a_line_for_each_trace(run, trace):
         ("other.jsonl", False),
     ]
     assert done.exit_code == 1
+
+
+@pytest.mark.parametrize("option", ["--allow-incomplete", "--follow"])
+def test_the_bytes_of_a_path_need_not_be_text(run, tmp_path, option):
+    name = os.fsdecode(b"run\xff.jsonl")
+    (tmp_path / name).write_bytes(lines("IF").getvalue())
+    done = run(name, "--format", "json", option)
+    assert (done.exit_code, json.loads(done.stdout)["name"]) == (0, "run?.jsonl")
 
 
 def test_annotations_are_printed_for_github(run, trace):

@@ -11,7 +11,7 @@ import pytest
 import sequences
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import EVERY, complete_runs, unhurried
+from runs import EVERY, complete_runs, fire, unhurried
 from traces import check, lines, only_run, row, said, word
 
 from lifecycle import (
@@ -528,6 +528,222 @@ def test_a_run_that_ends_with_an_error_in_a_session_is_aborted():
 
     (run,) = trace.check(journal_of(Lifecycle("training"), session)).runs
     assert (run.verdict, run.error) == ("aborted", "TypeError: no model")
+
+
+# Saved states
+
+
+def process(file, lc, saved, events, lost=""):
+    """What a process adds to a journal: it loads a run, fires events, saves the run, and fires more that are lost."""
+    journal = trace.Journal(file)
+    lc.attach(journal)
+    if saved is not None:
+        lc.load_state_dict(saved)
+    saved = fire(lc, events).state_dict()
+    fire(lc, lost)
+    journal._flush()
+    return saved
+
+
+def checked(file, protocol=None, **options):
+    return trace.check(io.BytesIO(file.getvalue()), protocol, **options)
+
+
+def test_a_run_that_goes_on_in_another_process_is_one_run():
+    file = io.BytesIO()
+    saved = process(file, Lifecycle("training"), None, "IBLPOEB")
+    process(file, Lifecycle("training"), saved, "LPOEF")
+    (run,) = checked(file).runs
+    assert (run.verdict, run.events, run.first_position) == ("conforms", 12, 1)
+    counters = {"global_batch": 1, "global_step": 1, "sequential_epochs": 0}
+    assert run.resumed == trace.Resumption(10, "session.batch.started", counters, undone=0, unseen=0)
+    assert (run.resumed_count, run.counters["global_step"]) == (1, 2)
+
+
+def test_a_run_that_goes_on_in_another_file_is_checked_from_there():
+    saved = fire(Lifecycle("training"), "IBLPOE").state_dict()
+    file = io.BytesIO()
+    process(file, Lifecycle("training"), saved, "BLEF")
+    (run,) = checked(file).runs
+    assert (run.verdict, run.events, run.first_position) == ("conforms", 4, 7)
+    assert (run.resumed.line, run.resumed.state, run.resumed.unseen) == (2, "session.ready", 0)
+    assert (run.counters["global_batch"], run.counters["global_step"]) == (2, 1)
+    assert "created" in run.unvisited
+
+
+def test_a_run_that_crashed_after_it_was_saved_goes_on_from_there():
+    file = io.BytesIO()
+    lc = Lifecycle("training")
+    saved = process(file, lc, None, "IBLPOE", lost="BLP")
+    lc.abort(RuntimeError("out of memory"))
+    process(file, Lifecycle("training"), saved, "BLEF")
+    (run,) = checked(file).runs
+    assert (run.verdict, run.error, run.resumed.undone) == ("conforms", None, 3)
+    assert (run.events, run.counters["global_batch"], run.counters["global_step"]) == (13, 2, 1)
+
+
+def test_a_run_may_go_back_in_the_same_process_and_do_so_again():
+    file = io.BytesIO()
+    lc = Lifecycle("training")
+    saved = process(file, lc, None, "IBLPOE")
+    fire(lc, "BL")
+    lc.load_state_dict(saved)
+    lc.load_state_dict(saved)
+    fire(lc, "B")
+    lc.load_state_dict(saved)
+    fire(lc, "F")
+    (run,) = checked(file).runs
+    assert (run.verdict, run.resumed_count, run.resumed.undone, run.events) == ("conforms", 3, 1, 10)
+
+
+def test_events_between_that_are_not_in_the_trace_are_counted():
+    file = io.BytesIO()
+    process(file, Lifecycle("training"), None, "IBLPOE")
+    process(file, Lifecycle("training"), fire(Lifecycle("training"), "IBLEBLEB").state_dict(), "LEF")
+    (run,) = checked(file).runs
+    assert (run.verdict, run.resumed.undone, run.resumed.unseen) == ("conforms", 0, 2)
+
+
+def test_a_violation_after_a_saved_state_has_the_position_and_the_counters_of_the_run():
+    saved = fire(Lifecycle("training"), "IBLPOE").state_dict()
+    file = io.BytesIO()
+    process(file, Lifecycle("training", on_violation="record"), saved, "LEF")
+    (run,) = checked(file).runs
+    (violation,) = run.violations
+    assert (violation.position, violation.before, violation.counters["global_batch"]) == (7, (), 1)
+    assert violation.cause == "BATCH_START is missing before it"
+
+
+def test_a_run_that_goes_on_is_one_run_however_its_records_come():
+    file = io.BytesIO()
+    saved = process(file, Lifecycle("training"), None, "IBLPOE", lost="BLP")
+    process(file, Lifecycle("training"), saved, "BLEF")
+    ongoing = checking.Checking("<trace>")
+    for record in trace.read(io.BytesIO(file.getvalue())):
+        ongoing.feed([record])
+    assert ongoing.end() == checked(file)
+
+
+def test_a_run_that_was_suspended_when_its_process_died_is_not_when_it_goes_on():
+    file = io.BytesIO()
+    saved = process(file, Lifecycle("training"), None, "I")
+    file.write(b'{"control":"suspend","state":"session.ready","position":1}\n')
+    process(file, Lifecycle("training"), saved, "BLEF")
+    (run,) = checked(file).runs
+    assert (run.verdict, run.ignored, run.counters["global_batch"]) == ("conforms", 0, 1)
+
+
+def test_a_first_line_begins_a_run_whatever_a_loading_after_it_claims_to_be():
+    header = {"header": {"version": 1, "protocol": "compression"}}
+    assert only_run(header, {"event": "ABORT", "control": "load"}).events == 0
+
+
+def test_a_journal_that_ends_with_the_first_line_of_a_process_has_an_abandoned_run():
+    assert [run.status for run in check(HEADER, "I", HEADER, protocol="training").runs] == ["abandoned"]
+
+
+def test_positions_after_a_saved_state_are_those_of_the_run_and_not_of_the_trace():
+    file = io.BytesIO()
+    lc = Lifecycle("training", on_violation="record")
+    saved = process(file, lc, None, "IBLPOE")
+    fire(lc, "BLE")
+    lc.load_state_dict(saved)
+    fire(lc, "BEF")
+    assert [violation.position for violation in checked(file).runs[0].violations] == [8]
+
+
+def test_what_is_expected_is_counted_on_from_a_saved_state():
+    options = {"expect": {"batches": 3, "sequential_epochs": 2}}
+    saved = fire(Lifecycle(**options), "ICBEBES").state_dict()
+    file = io.BytesIO()
+    process(file, Lifecycle(**options), saved, "BESKF")
+    assert checked(file).ok
+    assert checked(file, "auto").runs[0].ok
+    assert checked(file, expect={"batches": 4}).violation_count == 1
+
+
+def test_a_complete_run_stays_complete_when_a_saved_state_is_loaded():
+    file = io.BytesIO()
+    lc = Lifecycle("training")
+    saved = process(file, lc, None, "I")
+    fire(lc, "F")
+    lc.load_state_dict(saved)
+    process(file, Lifecycle("training"), saved, "F")
+    found = checked(file).runs
+    assert [(run.verdict, run.events, run.resumed_count) for run in found] == [("conforms", 2, 0), ("conforms", 1, 2)]
+
+
+def test_a_run_that_was_loaded_and_did_nothing_is_incomplete():
+    file = io.BytesIO()
+    lc = Lifecycle("training")
+    saved = process(file, lc, None, "I")
+    fire(lc, "F")
+    lc.load_state_dict(saved)
+    assert [run.verdict for run in checked(file).runs] == ["conforms", "incomplete"]
+
+
+def test_with_another_configuration_a_loaded_run_is_another_run():
+    file = io.BytesIO()
+    process(file, Lifecycle("training"), None, "IBLE")
+    saved = fire(Lifecycle("training", batches_per_step=2), "I").state_dict()
+    process(file, Lifecycle("training", batches_per_step=2), saved, "F")
+    assert [(run.verdict, run.first_position) for run in checked(file).runs] == [("abandoned", 1), ("conforms", 2)]
+
+
+def test_a_run_that_was_aborted_before_it_was_saved_is_aborted_when_it_is_loaded():
+    lc = fire(Lifecycle("training"), "I")
+    lc.abort()
+    file = io.BytesIO()
+    process(file, Lifecycle("training"), lc.state_dict(), "")
+    (run,) = checked(file).runs
+    assert (run.verdict, run.error) == ("aborted", "it was aborted before it was saved")
+
+
+def test_a_state_that_the_protocol_does_not_have_is_none_to_go_on_from():
+    saved = fire(Lifecycle(), "ICB").state_dict()
+    file = io.BytesIO()
+    process(file, Lifecycle(), saved, "EKF")
+    (run,) = checked(file, "data_free").runs
+    assert (run.verdict, run.resumed.state) == ("violates", "session.calibration.batch.started")
+    assert run.violations[0].state == "created"
+
+
+def test_a_loaded_run_whose_progress_is_not_known_has_the_counters_of_its_record():
+    loaded = {"control": "load", "state": "session.ready", "position": 9, "global_batch": 2, "calibration_epochs": 1}
+    run = only_run(HEADER, loaded, "BLEF", protocol="training")
+    assert (run.verdict, run.counters["global_batch"], run.counters["calibration_epochs"]) == ("conforms", 3, 1)
+
+
+def test_the_name_of_a_loading_alone_is_no_event():
+    assert check("I", {"event": "LOAD"}, "F").notes == {"LOAD": 1}
+
+
+def test_nothing_before_a_saved_state_is_taken_to_be_interleaved_with_what_comes_after_it():
+    file = io.BytesIO()
+    lc = Lifecycle("data_free", on_violation="record")
+    saved = process(file, lc, None, "IICCSSKK")
+    assert checked(file).runs[0].violation_count
+    lc.load_state_dict(saved)
+    fire(lc, "F")
+    assert checked(file).runs[0].interleaved == 0
+
+
+@unhurried
+@given(data=st.data(), protocol=st.sampled_from(EVERY))
+def test_a_run_that_is_resumed_anywhere_conforms_and_is_counted_as_the_engine_counts_it(data, protocol):
+    events = data.draw(complete_runs(protocol))
+    crashed = data.draw(st.integers(0, len(events) - 1))
+    at = data.draw(st.integers(0, crashed))
+    first, second, lc = (Lifecycle(protocol, batches_per_step=2) for _ in range(3))
+    file, new_file = io.BytesIO(), io.BytesIO()
+    saved = process(file, first, None, events[:at], lost=events[at:crashed])
+    process(file, second, saved, events[at:])
+    process(new_file, lc, saved, events[at:])
+    for each, count in (file, len(events) + crashed - at), (new_file, len(events) - at):
+        (run,) = checked(each, protocol).runs
+        assert (run.verdict, run.events, run.resumed_count) == ("conforms", count, 1)
+        assert run.counters.items() <= {**asdict(lc.event), **asdict(lc.progress)}.items()
+        assert run.resumed.undone == (crashed - at if each is file else 0)
 
 
 @unhurried

@@ -9,6 +9,7 @@ import random
 import re
 import tracemalloc
 import zlib
+from dataclasses import asdict
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from runs import unhurried
 from traces import CONTROLS, DATA, check
 
-from lifecycle import TraceFormatError, protocols, trace
+from lifecycle import Progress, TraceFormatError, protocols, trace
 from lifecycle.trace.source import LONGEST_LINE
 
 MEMORY = 16 * 2**20
@@ -91,7 +92,8 @@ RECORDS = st.fixed_dictionaries(
         "rejected": NAMES,
         "reason": st.sampled_from(["IllegalEventError", "MissingPayloadError", "TypeError"]),
         "let_through": st.booleans(),
-        "control": st.sampled_from(["reset", "abort", "suspend", "resume"]),
+        "control": st.sampled_from(["reset", "abort", "suspend", "resume", "load"]),
+        "progress": st.just(asdict(Progress(accepted=3, batches=-1))),
         "header": st.just({"version": 1, "protocol": "training", "expect": {"steps": 1}}),
     },
 ).filter(lambda record: record.keys() & {"event", "rejected", "control", "header"})

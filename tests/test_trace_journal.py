@@ -12,7 +12,7 @@ import pytest
 import sequences
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import unhurried
+from runs import fire, unhurried
 
 from lifecycle import EventType, Lifecycle, LifecycleError, trace
 from lifecycle.trace import journal as module
@@ -230,6 +230,25 @@ def test_resets_aborts_and_suspensions_are_written_with_why():
         ("reset", "aborted", None),
         ("abort", "no time left", None),
     ]
+
+
+def test_a_loaded_run_is_written_with_its_state_and_all_that_it_had_done(clock):
+    saved = fire(Lifecycle("training"), "IBLPOEB").state_dict()
+    lc = Lifecycle("training")
+    file = journaled(lc)
+    lc.load_state_dict(saved)
+    _, loaded = written(file)
+    assert loaded.pop("progress") == asdict(lc.progress)
+    assert loaded == {
+        "state": "session.batch.started",
+        "position": 7,
+        "global_step": 1,
+        "global_batch": 1,
+        "time": 1_700_000_000.5,
+        "clock": 10**9,
+        "control": "load",
+        "detail": "session.batch.started",
+    }
 
 
 def test_an_abort_without_a_reason_says_none():

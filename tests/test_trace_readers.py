@@ -52,28 +52,42 @@ def joined(blocks):
     return [(first + offset, line) for first, each, _ in blocks for offset, line in enumerate(each)]
 
 
+def numbered(text):
+    *whole, rest = text.removeprefix(UTF8_MARK).split(b"\n")
+    return list(enumerate([*whole, rest] if rest else whole, 1))
+
+
+def is_utf_8(text):
+    return not text.startswith((b"\xff\xfe", b"\xfe\xff"))
+
+
 @unhurried
 @given(
-    st.binary(max_size=200).filter(lambda data: data[:2] not in {b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff"}),
+    st.binary(max_size=200).filter(lambda data: is_utf_8(data) and not data.startswith(b"\x1f\x8b")),
+    st.booleans(),
     st.integers(1, 20),
 )
-def test_lines_are_what_python_says_they_are_however_they_come(data, size):
-    expected = data.removeprefix(UTF8_MARK) if size >= 3 else data
-    whole = expected.split(b"\n")
-    if size < 3 and data.startswith((UTF8_MARK[:size], b"\x1f", b"\xff", b"\xfe")):
-        return
-    assert joined(lines_of(Pipe(data, size), "x")) == list(
-        enumerate(whole[:-1] + ([whole[-1]] if whole[-1] else []), 1)
-    )
+def test_lines_are_what_python_says_they_are_however_they_come(text, marked, size):
+    data = UTF8_MARK * marked + text
+    assert joined(lines_of(Pipe(data, size), "x")) == numbered(data)
 
 
 @unhurried
-@given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.integers(3, 40), st.integers(0, 50))
-def test_compressed_lines_are_those_that_were_compressed(members, size, padding):
-    data = b"".join(map(gzip.compress, members)) + b"\0" * padding
-    text = b"".join(members)
-    found = joined(lines_of(Pipe(data, size), "x"))
-    assert b"\n".join(line for _, line in found) == text.removesuffix(b"\n") or not found
+@given(
+    st.lists(st.binary(max_size=300), min_size=1, max_size=4).filter(lambda members: is_utf_8(b"".join(members))),
+    st.booleans(),
+    st.integers(1, 40),
+    st.integers(0, 50),
+)
+def test_compressed_lines_are_those_that_were_compressed(members, marked, size, padding):
+    members = [UTF8_MARK * marked, *members]
+    data = b"".join(gzip.compress(member) + b"\0" * padding for member in members)
+    assert joined(lines_of(Pipe(data, size), "x")) == numbered(b"".join(members))
+
+
+def test_a_compressed_member_after_more_than_a_block_of_zeros_is_read():
+    data = gzip.compress(b"a\n") + b"\0" * (BLOCK + 7) + gzip.compress(b"b\n")
+    assert joined(lines_of(io.BytesIO(data), "x")) == [(1, b"a"), (2, b"b")]
 
 
 def test_a_compressed_block_that_unpacks_to_more_than_a_block_is_read_whole():
@@ -113,10 +127,10 @@ def test_rows_may_name_their_event_under_any_of_the_keys(key):
 
 
 def test_of_several_keys_the_first_that_has_a_text_counts():
-    assert names(b'{"type": "BATCH_END", "event": 3}\n{"type_": "no", "event": "BATCH_START"}') == [
-        (1, "BATCH_END"),
-        (2, "BATCH_START"),
-    ]
+    rows = b"""{"type": "BATCH_END", "event": 3}
+{"type_": "no", "event": "BATCH_START"}
+{"event": "", "type": "LOSS_CALCULATED"}"""
+    assert names(rows) == [(1, "BATCH_END"), (2, "BATCH_START"), (3, "LOSS_CALCULATED")]
 
 
 def test_what_a_row_says_of_its_handler_is_kept():
@@ -185,6 +199,9 @@ def test_a_source_that_is_neither_a_path_nor_a_binary_file_is_a_type_error(sourc
         (b'{"event": "a"}\n{"event": "b"\n{"event": "c"}\n', 'line 2: not a JSON object: \'{"event": "b"\''),
         (b'{"event": "a"}\n{"event": "b"\n', 'line 2: not a JSON object: \'{"event": "b"\''),
         (b'{"event": 3}\n', "line 1: names no event: one of event, type, type_, event_type must be a text, got '3'"),
+        (b'{"event": 3}', "line 1: names no event: one of event, type, type_, event_type must be a text, got '3'"),
+        (HEADER + b'{"event": 3}', "line 2: expected `str`, got `int` - at `$.event`"),
+        (HEADER + b'{"event": 3}\n' + HEADER, "line 2: expected `str`, got `int` - at `$.event`"),
         (b'{"a": "b"}\n', "line 1: names no event: one of event, type, type_, event_type must be a text"),
         (
             b'{"event": ""}\n',
@@ -199,7 +216,17 @@ def test_a_source_that_is_neither_a_path_nor_a_binary_file_is_a_type_error(sourc
         (HEADER + b'{"control": "explode"}\n', "line 2: invalid enum value 'explode' - at `$.control`"),
         (HEADER + b'{"event": "a", "duration": -1}\n', "line 2: expected `int` >= 0 - at `$.duration`"),
         (b'{"header": {"version": 2, "protocol": "x"}}\n', "line 1: a journal of version 2, and 1 can be read"),
+        (b'{"header": {"version": 2}}', "line 1: a journal of version 2, and 1 can be read"),
+        (
+            HEADER + b'{"event": "a", "header": {"version": 0, "protocol": "x"}}\n',
+            "line 2: a journal of version 0, and 1 can be read",
+        ),
+        (
+            b'{"header": {"version": "2", "protocol": "x"}}\n',
+            "line 1: expected `int`, got `str` - at `$.header.version`",
+        ),
         (b'{"header": {"protocol": "x"}}\n', "line 1: object missing required field `version` - at `$.header`"),
+        (gzip.compress("text".encode("utf-16")), "line 1: this is UTF-16 text; save it as UTF-8"),
         ("text".encode("utf-16"), "line 1: this is UTF-16 text; save it as UTF-8"),
         (b"a\n" + b"x" * (LONGEST_LINE + 1), f"line 2: longer than {LONGEST_LINE} bytes, which no record is"),
         (b"x" * (LONGEST_LINE + 1) + b"\na\n", f"line 1: longer than {LONGEST_LINE} bytes, which no record is"),

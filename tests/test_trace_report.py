@@ -108,10 +108,35 @@ def test_a_run_that_was_joined_is_told():
     assert "  2 events in lines 1 to 3, seen from event 7 on" in text(header, first, {"event": "loss_calculated"})
 
 
+def loaded(position, **more):
+    return {"control": "load", "state": "session.ready", "position": position, "global_step": 2, **more}
+
+
+def test_a_run_that_was_resumed_is_told():
+    header = {"header": {"version": 1, "protocol": "training"}}
+    found = text(header, loaded(7), "F", protocol="training")
+    assert found[1:3] == [
+        "  resumed at session.ready, global_batch=0, global_step=2 in line 2",
+        "  1 event in lines 1 to 3, seen from event 8 on",
+    ]
+    assert text(header, "IBL", loaded(1), "F", protocol="training")[1].endswith(" in line 5, 2 events before it undone")
+    assert text(header, "I", loaded(2), loaded(3), "F", protocol="training")[1].endswith(
+        " in line 4, the last of 2 times, 1 event before it not in the trace"
+    )
+
+
 def test_names_that_are_no_events_are_told_last():
     assert text("IF", "??")[-1] == "run: names that are no events: note 2x"
     many = text("IF", *({"event": f"note {number}"} for number in range(11)))[-1]
     assert many.endswith("note 9 1x, and more")
+
+
+def test_what_a_trace_says_cannot_begin_another_line_or_move_the_cursor():
+    name = {"event": "\x1b[31m\r\n::error::no"}
+    assert text("IF", name)[-1] == r"run: names that are no events: \x1b[31m\r\n::error::no 1x"
+    refused = {"rejected": "x", "reason": "UnknownEventError", "error": "hint: \r\x9b"}
+    header = {"header": {"version": 1, "protocol": "training"}}
+    assert text(header, refused, "IF", protocol="training")[1].startswith(r"  line 2: \r\x9b, and was refused")
 
 
 def test_of_very_many_violations_and_runs_some_are_told():
@@ -175,6 +200,14 @@ def test_the_json_of_any_trace_obeys_the_schema_and_has_no_field_that_it_does_no
     named = trace.json_schema()["$defs"]
     assert found.keys() == named["Report"]["properties"].keys()
     assert all(run.keys() == named["Run"]["properties"].keys() for run in found["runs"])
+
+
+def test_the_json_of_a_resumed_run_obeys_the_schema():
+    found = json.loads(check({"header": {"version": 1, "protocol": "training"}}, loaded(7), "F").to_json())
+    VALIDATOR.validate(found)
+    counters = {"global_batch": 0, "global_step": 2, "sequential_epochs": 0}
+    resumed = {"line": 2, "state": "session.ready", "counters": counters, "undone": 0, "unseen": 0}
+    assert found["runs"][0]["resumed"] == resumed
 
 
 def test_json_names_events_by_their_values():

@@ -55,6 +55,8 @@ class Commands(click.Group):
         """Run a command; bad input ends it with one clear line."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # Whoever reads has enough, and click ends quietly.
         except (LifecycleError, OSError) as error:
             raise BadInputError(str(error)) from error
 

@@ -133,7 +133,9 @@ def _counts(text: str) -> dict[str, int]:
 
 
 def _source(file: str) -> tuple[str | BinaryIO, str]:
-    return (sys.stdin.buffer, "<stdin>") if file == STDIN else (file, file)
+    from lifecycle.trace.source import name_of
+
+    return (sys.stdin.buffer, "<stdin>") if file == STDIN else (file, name_of(file, None))
 
 
 def _check(file: str, options: Mapping[str, Any]) -> Report:

@@ -8,7 +8,7 @@ from lifecycle.trace.checking import check
 from lifecycle.trace.journal import Journal
 from lifecycle.trace.readers import read
 from lifecycle.trace.records import Header, Record
-from lifecycle.trace.report import Failure, Report, Run, TransitionCount, Violation, json_schema
+from lifecycle.trace.report import Failure, Report, Resumption, Run, TransitionCount, Violation, json_schema
 
 __all__ = [
     "Failure",
@@ -16,6 +16,7 @@ __all__ = [
     "Journal",
     "Record",
     "Report",
+    "Resumption",
     "Run",
     "TransitionCount",
     "Violation",

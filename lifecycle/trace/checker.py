@@ -34,7 +34,9 @@ __all__ = ["Checker"]
 RECORDS_AHEAD = 256
 """Records after a violation among which the next events are looked for."""
 
-_CONTROLS = frozenset(get_args(Control))
+_CONTROLS = frozenset(get_args(Control)) - {"load"}
+"""What may be said by a name alone; of what was loaded, a journal says more."""
+
 _CLOSED = Row("", final=False)
 
 
@@ -172,13 +174,15 @@ class Checker:
         if record.event and action not in _CONTROLS:
             self._take_unknown(record)
         elif record.header is not None and not record.event:
-            self._begin(self._rules(record), record, announced=True)
+            return self._take_header(record)
         elif record.rejected is not None and not record.event:
             self._take_refusal(record, record.rejected)
         elif action == "reset":
             self._begin(self._run.rules, record, announced=True)
         elif action == "abort":
             self._run.abort(record)
+        elif action == "load":
+            self._take_load(record)
         else:
             self._run.suspensions = max(0, self._run.suspensions + (1 if action == "suspend" else -1))
             self._mark(1)
@@ -199,7 +203,9 @@ class Checker:
             self._mark(1)
             # It is not among the events that came before others.
             self._earlier, self._start = self._before(), self._done + 1
-        elif cell is None and record.position > 1 and record.state in table.rows and not self._before():
+        elif (
+            cell is None and record.position > 1 and record.state in table.rows and not (self._before() or run.resumed)
+        ):
             run.join(event, record)
             self._mark(1)
         elif cell is None or run.aborted:
@@ -212,6 +218,27 @@ class Checker:
                 run.fail(event, record, run.row.state)
             run.take(cell, record)
         return 1
+
+    def _take_header(self, record: Record) -> int:
+        """Begin another run, unless the last one goes on in another process, which loads it first of all."""
+        following = self._buffer[self._done + 1 : self._done + 2]
+        if not (following or self._ended):
+            return 0
+        run, rules = self._run, self._rules(record)
+        loaded = following and following[0].control == "load"
+        if not loaded or run.row.final or rules != run.rules:
+            self._begin(rules, record, announced=True)
+        # What had suspended it in the other process is no more.
+        self._run.announced, self._run.suspensions = True, 0
+        return 1
+
+    def _take_load(self, record: Record) -> None:
+        """Go on from a saved state; a run that is complete stays so, and what is loaded then is another one."""
+        if self._run.row.final:
+            self._begin(self._run.rules, record, announced=True)
+        self._run.load(record)
+        self._start, self._earlier = self._done + 1, ()
+        self._mark(1)
 
     def _take_refusal(self, record: Record, name: str) -> None:
         """Report what the engine had refused, or had let through although it was in order."""
@@ -420,7 +447,7 @@ class Checker:
         """End the run, if there was one."""
         run = self._run
         only = run.announced and self._ended and not self._number
-        if run.offered() or run.violation_count or only:
+        if run.offered() or run.violation_count or run.resumed or only:
             self._number += 1
             self._follow()
             status: Status = "complete" if run.row.final else "aborted" if run.aborted else otherwise

@@ -40,6 +40,9 @@ LABEL_KEYS = ("label", "layer", "modules", "module", "subgraph")
 LABELS_WRITTEN = 64
 """Names of layers or modules in one record."""
 
+ABORTED = "it was aborted before it was saved"
+"""Why a run that has just been loaded is aborted."""
+
 TEXT_WRITTEN = 2000
 """Characters of a message or of a name."""
 
@@ -51,9 +54,9 @@ _HEADER_BEGINS = b'{"header":'
 class Journal(Tap):
     """Writes everything that happens to a lifecycle to a file, one JSON object a line.
 
-    Attach it with `Lifecycle.attach`. The first line has the configuration; every event, rejection, reset, abort and
-    suspension that follows is a `Record`. Payloads are not written, but for the names of layers and modules that a
-    SEQUENTIAL_EPOCH_END brings.
+    Attach it with `Lifecycle.attach`. The first line has the configuration; every event, rejection, reset, abort,
+    suspension and loading that follows is a `Record`. Payloads are not written, but for the names of layers and modules
+    that a SEQUENTIAL_EPOCH_END brings.
 
     A journal that cannot be written (the disk is full) warns and stops; the run goes on.
 
@@ -163,9 +166,13 @@ class Journal(Tap):
         self._write(lifecycle, record)
 
     def control(self, lifecycle: Lifecycle, action: Control, detail: object) -> None:
-        """Write that the run was reset, aborted, suspended or resumed."""
+        """Write that the run was reset, aborted, suspended, resumed or loaded."""
         record = self._standing(lifecycle)
         record.control = action
+        if action == "load":
+            record.progress = lifecycle.progress
+            if lifecycle.status == "aborted":
+                record.error = ABORTED
         if isinstance(detail, BaseException):
             record.error = _raised(detail)
         elif detail is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lifecycle.trace.source import Lines
 
 __all__ = ["CUT_OFF", "EVENT_KEYS", "MALFORMED", "JournalReader", "RowReader", "shown"]
+
+Decoded = TypeVar("Decoded")
 
 CUT_OFF = "(cut off)"
 """The name of a line that its writer could not finish."""
@@ -45,6 +47,18 @@ class _Row(msgspec.Struct):
     error: Any = None
     ms: Annotated[float, msgspec.Meta(ge=0, le=1e12)] | None = None
     skipped: bool | None = None
+
+
+class _Version(msgspec.Struct):
+    """The part of a journal's header that every version has."""
+
+    version: int
+
+
+class _Versioned(msgspec.Struct):
+    """The line of a journal's header, whatever its version."""
+
+    header: _Version
 
 
 class _LineReader:
@@ -102,16 +116,11 @@ class _LineReader:
 
     def _cut_off(self, number: int, line: bytes, error: Exception, *, continued: bytes | None) -> Record:
         """A line that was not finished: the last one of all, or one after which a journal was continued."""
-        if continued is None or continued.startswith(_HEADER_BEGINS):
+        if (continued is None or continued.startswith(_HEADER_BEGINS)) and _decoded(line, msgspec.Raw) is None:
             return Record(CUT_OFF, line=number)
         raise TraceFormatError(f"{self._name}, line {number}: {_fault(line, error)}") from error
 
     def _check(self, record: Record) -> None:
-        if record.header is not None and record.header.version != JOURNAL_VERSION:
-            version = record.header.version
-            raise TraceFormatError(
-                f"{self._name}, line {record.line}: a journal of version {version}, and {JOURNAL_VERSION} can be read"
-            )
         if record.header is None and record.control is None and record.rejected is None:
             raise TraceFormatError(
                 f"{self._name}, line {record.line}: neither an event nor 'rejected', 'control' or 'header'"
@@ -135,7 +144,7 @@ class RowReader(_LineReader):
     def _row(self, line: bytes) -> Record:
         row = self._decode_row(line)
         values = [getattr(row, key) for key in EVENT_KEYS]
-        event = next((value for value in values if isinstance(value, str)), "")
+        event = next((value for value in values if value and isinstance(value, str)), "")
         if not event:
             found = next((value for value in values if value is not None), None)
             keys = ", ".join(EVENT_KEYS)
@@ -157,8 +166,20 @@ def shown(line: bytes) -> str:
     return repr(text) + "..." * (len(line.strip()) > SHOWN)
 
 
+def _decoded(line: bytes, as_type: type[Decoded]) -> Decoded | None:
+    """A line as a type, if it can be that."""
+    try:
+        return msgspec.json.decode(line, type=as_type)
+    except MALFORMED:
+        return None
+
+
 def _fault(line: bytes, error: Exception) -> str:
     """What is wrong with a line."""
+    versioned = _decoded(line, _Versioned)
+    # Another version may well have other fields, so this comes first.
+    if versioned is not None and versioned.header.version != JOURNAL_VERSION:
+        return f"a journal of version {versioned.header.version}, and {JOURNAL_VERSION} can be read"
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, UnicodeDecodeError):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 # msgspec reads the annotations when it runs
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
+
+from lifecycle.listeners import Control  # noqa: TC001 # msgspec reads the annotations when it runs
+from lifecycle.rules import Progress  # noqa: TC001 # msgspec reads the annotations when it runs
 
 __all__ = ["JOURNAL_VERSION", "Header", "Record"]
 
@@ -13,6 +16,7 @@ JOURNAL_VERSION = 1
 """Version of the journal's format; it rises when an old reader could misread a new journal."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Version = Annotated[int, msgspec.Meta(ge=JOURNAL_VERSION, le=JOURNAL_VERSION)]
 Size = Annotated[int, msgspec.Meta(ge=1)]
 Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -35,7 +39,7 @@ class Header(msgspec.Struct, omit_defaults=True, frozen=True):
         1
     """
 
-    version: int
+    version: Version
     protocol: str
     steps_per_epoch: Size | None = None
     batches_per_step: Size | None = None
@@ -49,7 +53,7 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
     """One line of a trace. What it does not say is empty, zero or None.
 
     A record is one of four: an event that was taken, an event that was rejected, a control (the run was reset, aborted,
-    suspended or resumed), or the header of a journal, with which a run begins.
+    suspended or resumed, or loaded from a saved state), or the header of a journal, with which a run begins.
 
     Attributes:
         event: The event that was taken, in any of its spellings; empty in the other three.
@@ -69,7 +73,8 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
         reason: The type of the error with which it was rejected.
         let_through: Whether the rejected event was taken all the same, and so follows as an event.
         control: What was done to the run.
-        detail: How the run that was reset had ended, or why it was suspended.
+        detail: How the run that was reset had ended, why it was suspended, or the state that was loaded.
+        progress: What the run that was loaded had done.
         header: The configuration of the lifecycle.
         line: The line of the file, counted from 1; readers set it, and journals do not hold it.
 
@@ -94,7 +99,8 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
     rejected: str | None = None
     reason: str | None = None
     let_through: bool = False
-    control: Literal["reset", "abort", "suspend", "resume"] | None = None
+    control: Control | None = None
     detail: str | None = None
+    progress: Progress | None = None
     header: Header | None = None
     line: int = 0

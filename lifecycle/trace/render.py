@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lifecycle.trace.report import Report, Run, Violation
+    from lifecycle.trace.report import Report, Resumption, Run, Violation
 
 __all__ = ["to_github", "to_text"]
 
@@ -17,6 +18,7 @@ VIOLATIONS_SHOWN = 20
 NOTES_SHOWN = 10
 """Names that are no events that are shown."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"), (1, "ns"))
 
 
@@ -30,7 +32,7 @@ def to_text(report: Report) -> str:
         shown = [f"{name} {count}x" for name, count in list(report.notes.items())[:NOTES_SHOWN]]
         more = len(report.notes) > NOTES_SHOWN or sum(report.notes.values()) < report.note_count
         lines.append(f"{report.name}: names that are no events: {', '.join(shown)}{', and more' if more else ''}")
-    return "\n".join(lines)
+    return "\n".join(map(_visible, lines))
 
 
 def headline(run: Run) -> str:
@@ -50,11 +52,18 @@ def violation_lines(violation: Violation) -> list[str]:
     """A violation, in the words of a live engine."""
     first, *rest = str(violation.error).split("\n")
     refused = "" if violation.kind != "refused" else f", and was refused with {violation.reason}"
-    return [f"line {violation.line}: {first}{refused}", *rest]
+    return [_visible(line) for line in (f"line {violation.line}: {first}{refused}", *rest)]
+
+
+def _visible(line: str) -> str:
+    """A line as it can be shown: what a trace says may try to move the cursor, or to begin another line."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], line)
 
 
 def _run_lines(report: Report, run: Run) -> Iterator[str]:
     yield f"{report.name}: {headline(run)}"
+    if run.resumed is not None:
+        yield f"  {_resumed(run, run.resumed)}"
     if run.interleaved:
         yield f"  it looks like {run.interleaved} runs whose events are interleaved, each of which conforms"
     for violation in run.violations[:VIOLATIONS_SHOWN]:
@@ -128,6 +137,22 @@ def _extent(run: Run) -> str:
     parts += [f"{count} {what}" for what in ("superfluous", "refused", "ignored") if (count := getattr(run, what))]
     if run.first_position > 1:
         parts.append(f"seen from event {run.first_position} on")
+    return ", ".join(parts)
+
+
+def _resumed(run: Run, resumed: Resumption) -> str:
+    counters = resumed.counters
+    parts = [
+        f"resumed at {resumed.state}",
+        f"global_batch={counters['global_batch']}",
+        f"global_step={counters['global_step']} in line {resumed.line}",
+    ]
+    if run.resumed_count > 1:
+        parts.append(f"the last of {run.resumed_count} times")
+    if resumed.undone:
+        parts.append(f"{_number(resumed.undone, 'event')} before it undone")
+    if resumed.unseen:
+        parts.append(f"{_number(resumed.unseen, 'event')} before it not in the trace")
     return ", ".join(parts)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lifecycle.errors import ExpectationError, IllegalEventError
 from lifecycle.rules import Progress, shown_counters
-from lifecycle.trace.report import Failure, Run, TransitionCount, Violation
+from lifecycle.trace.report import Failure, Resumption, Run, TransitionCount, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,6 +75,7 @@ class Replay:
         superfluous: Events that were left out.
         refused: Events that the engine had refused.
         ignored: Events that came while it was suspended.
+        resumed: From where it went on last, if it did so from a saved state.
         violation_count: Violations, of which the first are kept.
         interleaving: Follows what the events are, if several runs are interleaved.
     """
@@ -90,7 +91,10 @@ class Replay:
         self.superfluous = self.refused = self.ignored = 0
         self.violation_count = 0
         self.interleaving: Interleaving | None = None
-        self._first_position = 1
+        self.resumed: Resumption | None = None
+        self._resumed_count = 0
+        # What to add to the count of events for their positions.
+        self._first_position = self._offset = 1
         self._error: str | None = None
         # Events whose transition is not known, and states that were entered without an event.
         self._unplaced: Counter[Any] = Counter()
@@ -132,14 +136,37 @@ class Replay:
 
     def join(self, event: Any, record: Record) -> None:
         """Begin in the middle, where an event has left the run."""
-        self.row = self.rules.table.rows[record.state]
+        self._first_position = self._offset = record.position
+        self._unplaced[event] += 1
+        self._stand_as(record)
+
+    def load(self, record: Record) -> None:
+        """Go on from a saved state."""
+        expected = record.position + 1
+        if not self.offered():
+            self._first_position = self._offset = expected
+        undone = self._position() - expected
+        self._offset -= undone
+        self.aborted, self._error = False, None
+        self.interleaving = None
+        self._stand_as(record)
+        self._resumed_count += 1
+        counters = shown_counters(self)
+        self.resumed = Resumption(record.line, short(record.state), counters, max(0, undone), max(0, -undone))
+        if record.error is not None:
+            self.abort(record)
+
+    def _stand_as(self, record: Record) -> None:
+        """Stand as a record of a journal says; in a state that the protocol does not have, only its counters count."""
         self.event.global_step = record.global_step
         self.event.global_batch = record.global_batch
-        self.progress.sequential_epochs = record.sequential_epochs
-        self.progress.calibration_epochs = record.calibration_epochs
-        self._first_position = record.position
-        self._entered.add(record.state)
-        self._unplaced[event] += 1
+        # Several checkers may take the same record.
+        self.progress = copy(record.progress) or Progress(
+            sequential_epochs=record.sequential_epochs, calibration_epochs=record.calibration_epochs
+        )
+        if record.state in self.rules.table.rows:
+            self.row = self.rules.table.rows[record.state]
+            self._entered.add(record.state)
 
     def standing(self) -> Standing:
         """How it stands now."""
@@ -150,6 +177,10 @@ class Replay:
         self.row, self.event, self.progress = standing.row, copy(standing.event), copy(standing.progress)
 
     # What is said of it
+
+    def _position(self) -> int:
+        """Which event of the run the next one is."""
+        return self._offset + self.offered()
 
     def offered(self) -> int:
         """How many events have come, whatever became of them."""
@@ -162,7 +193,7 @@ class Replay:
             "event": event,
             "state": self.row.state,
             "allowed": self._allowed(),
-            "position": self._first_position + self.offered(),
+            "position": self._position(),
             "history": before,
             "counters": shown_counters(self),
         }
@@ -215,6 +246,8 @@ class Replay:
             first_line=self.first_line,
             last_line=max(self.first_line, last_line),
             first_position=self._first_position,
+            resumed_count=self._resumed_count,
+            resumed=self.resumed,
             state=self.row.state,
             allowed=self._allowed(),
             to_finish=() if self.aborted else next(to_end),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,15 +14,13 @@ from lifecycle.errors import (
     LifecycleError,
     MissingPayloadError,
     UnknownEventError,
+    grouped,
 )
 
-__all__ = ["REPORT_VERSION", "Failure", "Report", "Run", "TransitionCount", "Violation", "json_schema"]
+__all__ = ["REPORT_VERSION", "Failure", "Report", "Resumption", "Run", "TransitionCount", "Violation", "json_schema"]
 
 REPORT_VERSION = 1
 """Version of the JSON form of a report; it rises when a field changes its meaning or goes."""
-
-# Before Python 3.11 exception groups are in a package of their own.
-_ExceptionGroup: Any = getattr(builtins, "ExceptionGroup", None) or import_module("exceptiongroup").ExceptionGroup
 
 Kind = Literal["missing", "swapped", "superfluous", "expectation", "refused", "unknown"]
 Status = Literal["complete", "incomplete", "abandoned", "aborted"]
@@ -124,6 +120,37 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumption:
+    """A saved state from which a run went on.
+
+    Attributes:
+        line: The line that says so.
+        state: The state.
+        counters: `global_batch`, `global_step` and `sequential_epochs` (ended in this calibration epoch).
+        undone: How many events before it, which are in the trace, came after the state had been saved.
+        unseen: How many events before it, which the state has counted, are not in the trace.
+
+    Examples:
+        >>> import io
+        >>> from lifecycle import Lifecycle, trace
+        >>> file, lc = io.BytesIO(), Lifecycle("training")
+        >>> _ = lc.attach(trace.Journal(file)), lc.initialize()
+        >>> saved = lc.state_dict()
+        >>> _ = lc.batch_start()
+        >>> lc.load_state_dict(saved)
+        >>> _ = lc.finalize()
+        >>> trace.check(io.BytesIO(file.getvalue())).runs[0].resumed.undone
+        1
+    """
+
+    line: int
+    state: str
+    counters: dict[str, int]
+    undone: int
+    unseen: int
+
+
+@dataclass(frozen=True, slots=True)
 class TransitionCount:
     """How often a transition was taken, and how long its handlers took.
 
@@ -163,10 +190,12 @@ class Run:
         first_line: The line where it begins.
         last_line: The line where it ends.
         first_position: Which event of the run its first one is: more than 1 if the trace was begun during it.
+        resumed_count: How often it went on from a saved state.
+        resumed: From where it did so last.
         state: Where it stands in the end.
         allowed: The events that could come next.
         to_finish: The shortest sequence of events that would complete it.
-        events: How many events came.
+        events: How many events came, with those that were undone when a saved state was loaded.
         superfluous: How many of them were left out as superfluous.
         refused: How many events the engine had refused when they came; they are not among `events`.
         ignored: How many events came while the run was suspended; they are not among `events`.
@@ -199,6 +228,8 @@ class Run:
     first_line: int
     last_line: int
     first_position: int
+    resumed_count: int
+    resumed: Resumption | None
     state: str
     allowed: tuple[str, ...]
     to_finish: tuple[str, ...]
@@ -303,7 +334,7 @@ class Report:
         if errors:
             failed = f"{self.failed_run_count} of {self.run_count} runs did not go well"
             message = f"{self.name}: {failed}, with {self.violation_count} violations"
-            raise cast("Exception", _ExceptionGroup(message, errors))
+            raise grouped(message, errors)
 
 
 def json_schema() -> dict[str, Any]:
@@ -311,7 +342,7 @@ def json_schema() -> dict[str, Any]:
 
     Examples:
         >>> sorted(json_schema()["$defs"])
-        ['Failure', 'Report', 'Run', 'TransitionCount', 'Violation']
+        ['Failure', 'Report', 'Resumption', 'Run', 'TransitionCount', 'Violation']
     """
     # Turned into text and back, so that it is JSON down to its defaults.
     schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(Report)))

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from lifecycle.errors import TraceFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterator
 
 __all__ = ["BLOCK", "LONGEST_LINE", "Lines", "Source", "Wait", "lines_of", "name_of", "opened"]
 
@@ -35,6 +35,7 @@ Wait = Callable[[], bool]
 _GZIP = b"\x1f\x8b"
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_LONGEST_MARK = len(_UTF8_MARK)
 
 
 class Lines(NamedTuple):
@@ -58,11 +59,14 @@ def name_of(source: Source, name: str | None) -> str:
         TypeError: It is neither a path nor a binary file.
     """
     if isinstance(source, (str, os.PathLike)):
-        return name or str(source)
-    if not callable(getattr(source, "read", None)) or hasattr(source, "encoding"):
+        own: Any = os.fsdecode(source)
+    elif callable(getattr(source, "read", None)) and not hasattr(source, "encoding"):
+        own = getattr(source, "name", None)
+    else:
         raise TypeError(f"a trace must be a path or a file open for reading bytes, got {source!r}")
-    own = getattr(source, "name", None)
-    return name or (own if isinstance(own, str) else "<trace>")
+    known = name or (own if isinstance(own, str) else "<trace>")
+    # The bytes of a path need not be text, and a report is.
+    return known.encode(errors="replace").decode()
 
 
 @contextmanager
@@ -116,17 +120,26 @@ def _blocks(file: BinaryIO, wait: Wait | None) -> Iterator[bytes]:
             return
 
 
-def _unpacked(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
+def _unpacked(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
     """The text of a file, whether or not it is compressed."""
-    blocks = iter(blocks)
-    block = next(blocks, b"")
-    if block.startswith(_GZIP):
-        yield from _inflated(block, blocks, name)
-    elif block.startswith(_UTF16_MARKS):
+    begins = _beginning(blocks)
+    if begins.startswith(_GZIP):
+        blocks = _inflated(begins, blocks, name)
+        begins = _beginning(blocks)
+    if begins.startswith(_UTF16_MARKS):
         raise TraceFormatError(f"{name}, line 1: this is UTF-16 text; save it as UTF-8")
-    else:
-        yield block.removeprefix(_UTF8_MARK)
-        yield from blocks
+    yield begins.removeprefix(_UTF8_MARK)
+    yield from blocks
+
+
+def _beginning(blocks: Iterator[bytes]) -> bytes:
+    """As many blocks as have a whole mark; a pipe may hand out a byte at a time."""
+    begins = b""
+    for block in blocks:
+        begins += block
+        if len(begins) >= _LONGEST_MARK:
+            break
+    return begins
 
 
 def _inflated(block: bytes, blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
