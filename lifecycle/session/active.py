@@ -5,6 +5,7 @@ Every thread and every asyncio task has its own, since they are kept in a contex
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lifecycle import protocols
@@ -13,7 +14,7 @@ from lifecycle.methods import EventMethods
 from lifecycle.session.session import CompressionSession, entered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
 
     from lifecycle.events import Event
     from lifecycle.protocol import Protocol
@@ -26,6 +27,8 @@ def create_session(
     modifiers: Iterable[Modifier] = (), protocol: Protocol | str = protocols.COMPRESSION, **options: Any
 ) -> CompressionSession:
     """A new session, active from now on in this thread or task; until its ``with`` block is left, if it has one.
+
+    Without a block it stays active, and in memory, for as long as the thread or task lives.
 
     Args:
         modifiers: What changes the model.
@@ -58,7 +61,7 @@ def active_session() -> CompressionSession:
         raise LifecycleError(
             "no session is active in this thread or task; create_session() begins one, and `with session:` enters one"
         )
-    return sessions[-1]
+    return sessions[-1][0]
 
 
 class Callbacks(EventMethods):
@@ -80,6 +83,20 @@ class Callbacks(EventMethods):
         return active_session().event(event, **payload)
 
     _fire = event
+
+    # Both events of a bracket are of the session that was active at the first.
+
+    @contextmanager
+    def calibration_epoch(self, /, **payload: Any) -> Generator[Event, None, None]:
+        """The bracket of the active session."""
+        with active_session().calibration_epoch(**payload) as event:
+            yield event
+
+    @contextmanager
+    def batch(self, /, **payload: Any) -> Generator[Event, None, None]:
+        """The bracket of the active session."""
+        with active_session().batch(**payload) as event:
+            yield event
 
 
 callbacks = Callbacks()

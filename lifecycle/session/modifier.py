@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from lifecycle.errors import LifecycleError
-from lifecycle.events import Event
+from lifecycle.events import RELATIVE_TOLERANCE, Event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ class Modifier:
     """Changes a model during a session. Derive from it, and override the hooks that are needed; each does nothing here.
 
     A hook is called as ``hook(state, event, **payload)``: with the session's `State`, the live event with the counters
-    (keep ``event.new_instance()``), and what came with the event. It may not fire events.
+    (keep ``event.new_instance()``), and what came with the event. It may not fire events; to end the run, it raises.
 
     ``on_event`` is called at every event between INITIALIZE and FINALIZE, before the hook for that event. With batches,
     the schedule decides: ``on_start`` is called at the first BATCH_START at or after `start`, ``on_update`` at a
@@ -122,5 +123,7 @@ def check_modifier(modifier: object) -> None:
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else LifecycleError
         raise kind(f"{name}: {error}") from None
-    if start is not None and end is not None and end < start:
+    numerator, denominator = RELATIVE_TOLERANCE
+    close = numerator / denominator
+    if start is not None and end is not None and end < start and not math.isclose(start, end, rel_tol=close):
         raise LifecycleError(f"{name}: end must not be before start, got start={start!r}, end={end!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,8 @@ _HOOKS = {
     EventType.SEQUENTIAL_EPOCH_END: "on_sequential_epoch_end",
     EventType.CALIBRATION_EPOCH_END: "on_calibration_epoch_end",
 }
+_FLAGS = ("initialized", "started", "ended")
+_SAVED: dict[str, Any] = dict.fromkeys(("modifier", *_FLAGS, "updated", "state"))
 _BATCH_START = EventType.BATCH_START
 _BATCH_END = EventType.BATCH_END
 
@@ -51,28 +54,31 @@ class Schedule:
             LifecycleError: It is another modifier's, or a part is missing, unknown or out of range.
             TypeError: A part has the wrong type.
         """
-        fresh = cls(modifier)
-        own = fresh.state_dict()
-        check_keys("modifier", saved, own)
+        check_keys("modifier", saved, _SAVED)
         found = cast("dict[str, Any]", saved)
-        check_same("modifier", found["modifier"], own["modifier"])
-        for name in "initialized", "started", "ended":
-            check_like(name, found[name], own[name])
-            setattr(fresh, name, found[name])
+        check_same("modifier", found["modifier"], type(modifier).__name__)
+        for name in _FLAGS:
+            check_like(name, found[name], own=False)
         if found["updated"] is not None:
             check_count("updated", found["updated"], error=LifecycleError)
-        fresh.updated = found["updated"]
-        return fresh
+        _check_mapping("the saved state", modifier, found["state"])
+        return cls(modifier, found["initialized"], found["started"], found["ended"], found["updated"])
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as plain data, with the modifier's own state."""
+        """All of it as plain data, with the modifier's own state.
+
+        Raises:
+            TypeError: That is not a mapping.
+        """
+        own = self.modifier.state_dict()
+        _check_mapping("what state_dict() returned", self.modifier, own)
         return {
             "modifier": type(self.modifier).__name__,
             "initialized": self.initialized,
             "started": self.started,
             "ended": self.ended,
             "updated": self.updated,
-            "state": self.modifier.state_dict(),
+            "state": own,
         }
 
     def initialize(self, state: State, event: Event, payload: Payload) -> None:
@@ -101,13 +107,15 @@ class Schedule:
 
     def _is_due(self, event: Event) -> bool:
         modifier = self.modifier
-        active = self.started and not self.ended
-        return (
-            active
-            and event.global_step != self.updated
-            and event.should_update(modifier.start, modifier.end, modifier.update)
-        )
+        is_first = not self.ended and event.global_step != self.updated
+        # Where the start has come, the modifier has just been started if it was not.
+        return is_first and event.should_update(modifier.start, modifier.end, modifier.update)
 
     def _is_over(self, event: Event) -> bool:
         end = self.modifier.end
         return self.started and not self.ended and end is not None and event.should_update(end)
+
+
+def _check_mapping(what: str, modifier: Modifier, state: object) -> None:
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{what} of {type(modifier).__name__} must be a mapping, got {state!r}")

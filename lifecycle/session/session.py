@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +19,7 @@ from lifecycle.session.schedule import Schedule
 from lifecycle.session.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -30,12 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CompressionSession", "entered"]
 
-entered: ContextVar[tuple[CompressionSession, ...]] = ContextVar("lifecycle sessions", default=())
-"""The sessions that are active in this context, outermost first."""
+entered: ContextVar[tuple[tuple[CompressionSession, bool], ...]] = ContextVar("lifecycle sessions", default=())
+"""The sessions that are active in this context, outermost first, and whether each is so by a ``with`` block."""
 
 _INITIALIZE = EventType.INITIALIZE
 _FINALIZE = EventType.FINALIZE
-_RESERVED = frozenset({"event", "state"})
+_RESERVED = frozenset({"self", "state", "event"})
 _SAVED = {"lifecycle": None, "modifiers": None}
 
 
@@ -43,7 +44,8 @@ class CompressionSession(EventMethods):
     """Runs modifiers in the events of a lifecycle, each at its time.
 
     A ``with`` block makes it the active session. Leaving the block fires FINALIZE if the run is open; leaving it by an
-    exception aborts the run instead, which calls ``on_abort`` on every modifier.
+    exception aborts the run instead, which calls ``on_abort`` on every modifier. Where FINALIZE is refused, the run
+    stays open.
 
     When a hook raises, the event stands, the modifiers after it are not told of the event, and the exception goes to
     the caller as it is. At INITIALIZE the run is aborted as well, since some modifiers were never initialized. FINALIZE
@@ -88,6 +90,8 @@ class CompressionSession(EventMethods):
         protocol: Protocol | str = protocols.COMPRESSION,
         **options: Any,
     ) -> None:
+        if not isinstance(modifiers, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] # untyped callers
+            raise TypeError(f"modifiers must be a list of them, got {modifiers!r}")
         self.modifiers = tuple(modifiers)
         for modifier in self.modifiers:
             check_modifier(modifier)
@@ -117,7 +121,7 @@ class CompressionSession(EventMethods):
             The live event.
 
         Raises:
-            LifecycleError: A payload is called "event" or "state", as the hooks' own arguments are.
+            LifecycleError: A payload is called "self", "state" or "event", as the hooks' own arguments are.
             IllegalEventError: The event is out of order; no modifier was told. See `Lifecycle.fire` for its kinds.
             ExceptionGroup: Modifiers failed at FINALIZE.
             Exception: What a modifier raised.
@@ -127,22 +131,23 @@ class CompressionSession(EventMethods):
             >>> session.event("initialize", model="a model").type_.name, session.state.model
             ('INITIALIZE', 'a model')
         """
-        if not _RESERVED.isdisjoint(payload):
-            raise LifecycleError(f"a payload may not be called 'event' or 'state', got {sorted(payload)}")
+        _check_names(payload)
+        before = self.lifecycle.progress.accepted
         try:
             return self.lifecycle.fire(event, **payload)
         except BaseException as error:
-            if self._failed_to_initialize:
+            # Not when a hook of INITIALIZE has fired what was refused; that may be caught yet.
+            if self._failed_to_initialize and self.lifecycle.progress.accepted > before:
                 self.lifecycle.abort(error)
             raise
 
     _fire = event
 
     def activate(self) -> None:
-        """Make it the active session of this thread or task, if it is not already."""
+        """Make it the active session of this thread or task, until its next ``with`` block ends."""
         sessions = entered.get()
-        if not sessions or sessions[-1] is not self:
-            entered.set((*sessions, self))
+        if not sessions or sessions[-1][0] is not self:
+            entered.set((*sessions, (self, False)))
 
     def abort(self, error: BaseException | str | None = None) -> None:
         """End an open run as failed, and call ``on_abort`` on every modifier. On a run that is not open, do nothing.
@@ -167,11 +172,17 @@ class CompressionSession(EventMethods):
         return self.lifecycle.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """The run, and how far each modifier is, as plain data that JSON can hold; see `resume`."""
-        return {
-            "lifecycle": self.lifecycle.state_dict(),
-            "modifiers": [schedule.state_dict() for schedule in self._schedules],
-        }
+        """The run, and how far each modifier is, as plain data that JSON can hold; see `resume`.
+
+        Raises:
+            TypeError: What a modifier returned is not a mapping.
+        """
+        # Between two events of other threads, so that the parts belong together.
+        with self.lifecycle._lock:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+            return {
+                "lifecycle": self.lifecycle.state_dict(),
+                "modifiers": [schedule.state_dict() for schedule in self._schedules],
+            }
 
     def resume(self, saved: Mapping[str, Any], **payload: Any) -> Event:
         """Go on with a saved run, in a session that has none. All of it is checked before anything changes.
@@ -188,9 +199,10 @@ class CompressionSession(EventMethods):
             The live event.
 
         Raises:
-            LifecycleError: This session's run has begun, or what was saved is not this session's.
+            LifecycleError: This session's run has begun, what was saved is not this session's, or a payload has a name
+                that `event` refuses.
             TypeError: A part of it has the wrong type.
-            Exception: What a modifier raised; the run is aborted then.
+            Exception: What a modifier raised; the run is aborted then, if it was open.
 
         Examples:
             >>> first = CompressionSession(protocol="training")
@@ -202,6 +214,7 @@ class CompressionSession(EventMethods):
         status = self.lifecycle.status
         if status != "created":
             raise LifecycleError(f"resume() needs a new run, and this one is {status}; reset() it first")
+        _check_names(payload)
         check_keys("session", saved, _SAVED)
         found = saved["modifiers"]
         if not isinstance(found, list):
@@ -214,17 +227,22 @@ class CompressionSession(EventMethods):
         self.state = State(**payload)
         event = self.lifecycle.event
         try:
-            for schedule, own in zip(schedules, modifiers, strict=True):
-                schedule.modifier.load_state_dict(own["state"])
-                if schedule.initialized and self.lifecycle.status == "open":
-                    schedule.modifier.on_initialize(self.state, event, **payload)
+            # As at INITIALIZE, the hooks may not fire.
+            with self.lifecycle._telling("resume()"):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+                for schedule, own in zip(schedules, modifiers, strict=True):
+                    schedule.modifier.load_state_dict(own["state"])
+                    if schedule.initialized and self.lifecycle.status == "open":
+                        schedule.modifier.on_initialize(self.state, event, **payload)
         except BaseException as error:
             self.lifecycle.abort(error)
             raise
         return event
 
     def __enter__(self) -> Self:
-        self.activate()
+        sessions = entered.get()
+        # If it was activated just now, this block is where that ends.
+        outer = sessions[:-1] if sessions[-1:] == ((self, False),) else sessions
+        entered.set((*outer, (self, True)))
         return self
 
     def __exit__(
@@ -238,7 +256,8 @@ class CompressionSession(EventMethods):
         finally:
             sessions = entered.get()
             # The innermost of several; none if the block is left in another context than it was entered in.
-            place = max((place for place, session in enumerate(sessions) if session is self), default=len(sessions))
+            own = (place for place, entry in enumerate(sessions) if entry == (self, True))
+            place = max(own, default=len(sessions))
             entered.set(sessions[:place] + sessions[place + 1 :])
 
     @property
@@ -280,9 +299,11 @@ class CompressionSession(EventMethods):
         if action == "abort":
             self._clean_up(detail)
         elif action == "reset":
-            if detail == "abandoned":
-                self._clean_up(None)
-            self._begin()
+            try:
+                if detail == "abandoned":
+                    self._clean_up(None)
+            finally:
+                self._begin()
 
     def _clean_up(self, error: BaseException | str | None) -> None:
         failed: list[str] = []
@@ -293,6 +314,13 @@ class CompressionSession(EventMethods):
                 failed.append(f"{type(modifier).__name__}.on_abort raised {failure!r}")
         if failed:
             warnings.warn("; ".join(failed), LifecycleWarning, stacklevel=2)
+
+
+def _check_names(payload: Payload) -> None:
+    """Refuse a payload with the name of an argument that every hook has."""
+    if not _RESERVED.isdisjoint(payload):
+        names = ", ".join(map(repr, sorted(_RESERVED.intersection(payload))))
+        raise LifecycleError(f"a payload may not be called 'self', 'state' or 'event', got {names}")
 
 
 class _Ear(Tap):
