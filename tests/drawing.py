@@ -52,12 +52,14 @@ def generated(draw, most=12):
         for number in range(draw(st.integers(2, most)))
     ]
     events = list(vocabulary(draw(st.lists(NAMES, min_size=2, max_size=5))))
-    guards = st.none() | NAMES.map(lambda name: Guard(name, lambda counted, payload: True))
-    updates = st.none() | NAMES.map(lambda name: Update(name, lambda event, progress, payload: None))
+    # A few rules for all transitions, since names are slow to generate.
+    rules = draw(st.lists(NAMES, min_size=1, max_size=3))
+    guards = st.sampled_from([None, *(Guard(name, lambda counted, payload: True) for name in rules)])
+    updates = st.sampled_from([None, *(Update(name, lambda event, progress, payload: None) for name in rules)])
     moves = {(source, events[0]): target for source, target in pairwise(names)}
     for source, event, target in draw(
         st.lists(
-            st.tuples(st.sampled_from(names[:-1]), st.sampled_from(events[1:]), st.sampled_from(names)), max_size=25
+            st.tuples(st.sampled_from(names[:-1]), st.sampled_from(events[1:]), st.sampled_from(names)), max_size=20
         )
     ):
         moves[source, event] = target

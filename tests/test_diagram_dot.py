@@ -18,7 +18,8 @@ def statements(dot, kind):
 
 
 def attribute(statement, name):
-    return re.search(rf'\b{name}="?([^" \]]*)', statement)[1]
+    # The last, since a label comes first and may have attributes of its own.
+    return re.findall(rf'\b{name}="?([^" \]]*)', statement)[-1]
 
 
 def test_the_default_protocol_is_drawn_from_top_to_bottom_on_white():
@@ -50,7 +51,46 @@ def test_what_goes_back_is_written_from_target_to_source():
 def test_a_loop_goes_through_a_text_on_the_same_rank():
     dot = to_dot(picture(FLAT))
     assert "{ rank=same; s1; e1 }" in dot
-    assert len(statements(dot, "loop")) == 2
+    assert [line.split(" [")[0].strip() for line in statements(dot, "loop")] == ["s1 -> e1", "s1 -> e1"]
+
+
+def test_a_loop_is_below_its_state_where_the_usual_path_runs_from_left_to_right():
+    loop = statements(to_dot(picture(FLAT), direction="LR"), "loop")
+    assert [line.split(" [")[0].strip() for line in loop] == ["e1 -> s1", "e1 -> s1"]
+
+
+BRANCHED = Protocol(
+    "branched",
+    states=["a", "b", "c", "d", "e"],
+    transitions=[
+        Transition("a", "initialize", "b"),
+        Transition("b", "batch_start", "c"),
+        Transition("c", "batch_end", "b"),
+        Transition("b", "calibration_epoch_start", "d"),
+        Transition("d", "calibration_epoch_end", "b"),
+        Transition("d", "finalize", "e"),
+    ],
+    initial="a",
+    final=["e"],
+)
+
+
+@pytest.mark.parametrize(
+    ("direction", "ends"),
+    [
+        ("TB", ["s1:p0:s -> e1", "s1:w -> e2", "s1:p1:s -> e3", "s1:p2:s -> e4"]),
+        ("LR", ["s1:p0:e -> e1", "s1:s -> e2", "s1:p1:e -> e3", "s1:p2:e -> e4"]),
+    ],
+)
+def test_arrows_end_at_places_of_their_own_where_some_leave_beside_the_usual_path(direction, ends):
+    dot = to_dot(picture(BRANCHED), direction=direction)
+    assert re.findall(r"^\t(s1:\S+ -> e\d)", dot, re.MULTILINE) == ends
+
+
+@pytest.mark.parametrize(("direction", "ports"), [("TB", ["p0", "p1", "p2"]), ("LR", ["p2", "p1", "p0"])])
+def test_the_places_for_arrows_are_cells_below_or_beside_the_name(direction, ports):
+    dot = to_dot(picture(BRANCHED), direction=direction)
+    assert re.findall(r'port="(\w+)"', dot) == ports
 
 
 def test_a_final_state_has_a_double_border_and_others_have_not():
@@ -108,7 +148,7 @@ def test_a_hub_is_wider_than_a_state_with_few_arrows():
     states = statements(to_dot(picture(protocols.COMPRESSION)), "state")
     widths = {line.split()[0]: float(attribute(line, "width")) for line in states}
     assert widths["s4"] == 0.95
-    assert widths["s1"] == pytest.approx(0.95 + 3 * 0.4)
+    assert widths["s6"] == pytest.approx(0.95 + 3 * 0.4)
 
 
 LEGEND = {
@@ -195,7 +235,8 @@ def test_the_text_is_the_same_whatever_the_hash_seed():
 @given(generated())
 def test_no_name_stands_in_the_text_but_as_a_label(protocol):
     keys = set(re.findall(r'^\t+("?[^\s"\[]+)', to_dot(picture(protocol)), re.MULTILINE))
-    assert all(re.fullmatch(r"s\d+|e\d+|start|graph|node|edge|subgraph|{|}|label=.*|\w+=.*", key) for key in keys)
+    ours = r"s\d+(:(p\d+:)?[swe])?|e\d+|start|graph|node|edge|subgraph|{|}|label=.*|\w+=.*"
+    assert all(re.fullmatch(ours, key) for key in keys)
 
 
 @given(generated())

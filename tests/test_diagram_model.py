@@ -115,6 +115,51 @@ def test_a_path_that_comes_back_to_a_box_that_it_has_left_is_tangled():
     assert not picture(linear("a", "box.b", "box.inner.c", "box.d", "e")).tangled
 
 
+def lanes(protocol):
+    """The place of each arrow that has one, from left to right."""
+    drawn = picture(protocol)
+    names = {state.key: state.label for state in drawn.states}
+    placed = [arrow for arrow in drawn.arrows if arrow.lane is not None]
+    return {names[arrow.source] + names[arrow.target]: arrow.lane for arrow in sorted(placed, key=lambda a: a.lane)}
+
+
+def test_a_branch_that_comes_back_is_left_of_the_usual_path_and_inside_its_ways_back():
+    branched = linear(
+        *"abcde",
+        more=[
+            Transition("b", "initialize", "x"),
+            Transition("x", "batch_end", "b"),
+            Transition("x", "batch_start", "y"),
+            Transition("y", "batch_end", "b"),
+            Transition("d", "batch_end", "b"),
+            Transition("c", "batch_end", "b"),
+        ],
+    )
+    assert lanes(branched) == {"yb": -3, "xb": -2, "bx": -1, "bc": 0, "cb": 1, "db": 2}
+
+
+def test_what_leaves_and_does_not_come_back_is_right_of_the_usual_path():
+    shortcut = linear(
+        *"abcde",
+        more=[
+            Transition("b", "initialize", "d"),
+            Transition("d", "batch_end", "b"),
+            Transition("c", "batch_end", "b"),
+        ],
+    )
+    assert lanes(shortcut) == {"db": -2, "cb": -1, "bc": 0, "bd": 1}
+
+
+def test_arrows_have_no_places_where_none_leaves_beside_the_usual_path():
+    assert lanes(protocols.TRAINING) == {}
+
+
+@given(generated())
+def test_no_two_arrows_of_a_state_have_the_same_place(protocol):
+    places = [(arrow.upper, arrow.lane) for arrow in picture(protocol).arrows if arrow.lane is not None]
+    assert len(set(places)) == len(places)
+
+
 def test_events_between_the_same_states_share_an_arrow():
     drawn = picture(linear("a", "b", more=[Transition("a", "loss_calculated", "b")]))
     assert [[move.event for move in arrow.moves] for arrow in drawn.arrows] == [["BATCH_START", "LOSS_CALCULATED"]]

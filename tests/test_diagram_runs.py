@@ -3,7 +3,7 @@ import io
 import pytest
 from drawing import FLAT, report, run
 
-from lifecycle import IllegalEventError, Lifecycle, trace
+from lifecycle import IllegalEventError, Lifecycle, protocols, trace
 from lifecycle.diagram import Rejection, Tally, Watch, overlay_of_lifecycle, overlay_of_report, overlay_of_trace
 from lifecycle.trace.report import Failure, Violation
 
@@ -172,6 +172,57 @@ def test_a_watch_begins_again_with_a_new_run(watched):
     lc.initialize()
     lc.reset()
     assert (counts(watch.overlay(lc)), watch.overlay(lc).visited) == ({}, frozenset())
+
+
+@pytest.fixture
+def saved():
+    """A training run that was saved in its first batch, after its loss."""
+    lc = Lifecycle("training")
+    lc.initialize()
+    lc.batch_start()
+    lc.loss_calculated(loss=1)
+    return lc.state_dict()
+
+
+def test_a_watch_goes_on_from_where_a_saved_run_stood(watched, saved):
+    lc, watch = watched
+    lc.load_state_dict(saved)
+    lc.batch_end()
+    overlay = watch.overlay(lc)
+    assert counts(overlay) == {("session.batch.loss", "BATCH_END"): 1}
+    assert overlay.visited == {"session.batch.loss", "session.ready"}
+
+
+def test_a_watch_keeps_what_it_counted_before_a_run_went_back_to_where_it_was_saved(watched, saved):
+    lc, watch = watched
+    lc.initialize()
+    lc.load_state_dict(saved)
+    assert counts(watch.overlay(lc)) == {("created", "INITIALIZE"): 1}
+
+
+def test_a_watch_begins_again_when_a_saved_run_follows_a_complete_one(watched, saved):
+    lc, watch = watched
+    with lc.session():
+        pass
+    lc.load_state_dict(saved)
+    assert (counts(watch.overlay(lc)), watch.overlay(lc).visited) == ({}, {"session.batch.loss"})
+
+
+def test_the_journal_of_a_run_that_was_resumed_is_drawn_from_where_it_was_saved(saved):
+    lc = Lifecycle("training")
+    file = io.BytesIO()
+    with trace.Journal(file) as journal:
+        lc.attach(journal)
+        lc.load_state_dict(saved)
+        lc.batch_end()
+        lc.finalize()
+    overlay = overlay_of_trace(io.BytesIO(file.getvalue()), protocols.TRAINING)
+    assert {move: count for move, count in counts(overlay).items() if count} == {
+        ("session.batch.loss", "BATCH_END"): 1,
+        ("session.ready", "FINALIZE"): 1,
+    }
+    assert overlay.visited == {"session.batch.loss", "session.ready", "finalized"}
+    assert (overlay.verdict, overlay.current) == ("2 events, complete in finalized", "finalized")
 
 
 def test_a_watch_goes_on_when_a_run_is_aborted(watched):

@@ -42,6 +42,9 @@ WIDTH_PER_ARROW = 0.4
 MOST_STATE_WIDTH = 3.0
 """Widths of states in inches: at least, for each arrow beyond four, and at most unless its name is wider."""
 
+LANE = {"TB": 34, "LR": 14}
+"""Points between two arrows that have their places at a state."""
+
 LEAST_WIDTH = 1.2
 WIDTH_PER_DIGIT = 0.8
 MOST_WIDTH = 6.0
@@ -52,6 +55,9 @@ FAILURE_WIDTH = 48
 """Characters in a line."""
 
 LEGEND_COLUMNS = 3
+
+GAP = 3
+"""Points between the text of an event and its lines."""
 
 MARGIN = 12
 TITLE_LETTER = 7
@@ -82,6 +88,11 @@ class _Drawing:
         self.palette = palette
         # A state that is the hub of many arrows is wide, so that they reach it from above and below.
         self.ends = Counter(key for arrow in drawn.arrows for key in {arrow.source, arrow.target})
+        self.direction: Direction = direction
+        self.lanes: dict[str, list[int]] = {}
+        for arrow in drawn.arrows:
+            if arrow.lane is not None:
+                self.lanes.setdefault(arrow.upper, []).append(arrow.lane)
         self.levels = {box.key: box.level for box in drawn.boxes}
         # Graphviz fails on lines that are to be straight and in and out of a box in turns.
         chains = {state.key: {"group": f"c{state.chain}"} for state in drawn.states}
@@ -179,11 +190,11 @@ class _Drawing:
         marks = {"initial": state.initial, "final": state.final, "current": state.current, "never": not state.visited}
         graph.node(
             state.key,
-            f"<{_html(state.label)}>",
+            self.name(state),
             fillcolor=fill,
             color=edge if state.visited else palette.never,
             penwidth=width,
-            width=f"{min(STATE_WIDTH + WIDTH_PER_ARROW * max(0, self.ends[state.key] - 4), MOST_STATE_WIDTH):.2f}",
+            **self.size(state),
             **self.chains[state.key],
             **({} if state.visited else {"style": "rounded,filled,dashed"}),
             **({"peripheries": "2"} if state.final else {}),
@@ -193,6 +204,42 @@ class _Drawing:
             self.draw_start(graph, state)
         for key, rejection in self.drawn.rejections(state).items():
             self.draw_rejection(graph, key, rejection)
+
+    def size(self, state: State) -> dict[str, str]:
+        if state.key in self.lanes:
+            return {"width": str(STATE_WIDTH), "margin": "0"}
+        wider = WIDTH_PER_ARROW * max(0, self.ends[state.key] - 4)
+        return {"width": f"{min(STATE_WIDTH + wider, MOST_STATE_WIDTH):.2f}"}
+
+    def name(self, state: State) -> str:
+        """The label of a state: its name, and where arrows have their places, a row of cells for them to end at."""
+        name = _html(state.label)
+        if state.key not in self.lanes:
+            return f"<{name}>"
+        most = self.most_lanes(state.key)
+        count, size = 2 * most + 1, LANE[self.direction]
+        if self.direction == "TB":
+            cells = "".join(f'<td port="p{lane}" width="{size}" height="0"></td>' for lane in range(count))
+            rows = f'<tr><td colspan="{count}" height="25" cellpadding="4">{name}</td></tr><tr>{cells}</tr>'
+        else:
+            # What is left in a picture from top to bottom is below in one from left to right.
+            first, *rest = (f'<td port="p{lane}" width="0" height="{size}"></td>' for lane in reversed(range(count)))
+            rows = f'<tr><td rowspan="{count}" width="66" cellpadding="4">{name}</td>{first}</tr>'
+            rows += "".join(f"<tr>{cell}</tr>" for cell in rest)
+        return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="0">{rows}</table>>'
+
+    def most_lanes(self, state: str) -> int:
+        """How many cells there are on each side of the usual path; the outermost arrow on the left needs none."""
+        return max(*self.lanes[state], -1 - min(self.lanes[state]))
+
+    def upper_end(self, arrow: Arrow) -> str:
+        """Where an arrow meets the state that is drawn above the other."""
+        if arrow.lane is None:
+            return arrow.upper
+        below, left = ("s", "w") if self.direction == "TB" else ("e", "s")
+        if arrow.lane == min(self.lanes[arrow.upper]) < 0:
+            return f"{arrow.upper}:{left}"
+        return f"{arrow.upper}:p{self.most_lanes(arrow.upper) + arrow.lane}:{below}"
 
     def draw_start(self, graph: Any, state: State) -> None:
         ink = self.palette.ink
@@ -224,12 +271,14 @@ class _Drawing:
         )
 
     def draw_event(self, graph: Any, arrow: Arrow) -> None:
-        cells = "".join(f"<tr><td>{line}</td></tr>" for move in arrow.moves for line in self.words(move))
+        rows = "".join(f"<tr><td>{line}</td></tr>" for move in arrow.moves for line in self.words(move))
+        lines = f'<table border="0" cellborder="0" cellspacing="1" cellpadding="0">{rows}</table>'
         # The ground it stands on, so that a finished SVG says where the middle of the text is.
         paper = self.palette.box(self.levels[arrow.box])[0] if arrow.box else self.palette.paper
         graph.node(
             arrow.key,
-            f'<<table border="0" cellborder="0" cellspacing="1" cellpadding="0" bgcolor="{paper}">{cells}</table>>',
+            f'<<table border="0" cellspacing="0" cellpadding="{GAP}" bgcolor="{paper}">'
+            f"<tr><td>{lines}</td></tr></table>>",
             shape="plain",
             style="solid",
             **(self.chains[arrow.target] if arrow.kind in ("main", "side") else {}),
@@ -262,15 +311,17 @@ class _Drawing:
         edge = self.graph.edge
         if arrow.kind == "loop":
             self.graph.body.append(f"\t{{ rank=same; {arrow.source}; {arrow.key} }}\n")
-            edge(arrow.source, arrow.key, dir="none", weight="10", **style)
-            edge(arrow.key, arrow.source, **style)
+            # Both written one way, so that the text is always on the same side: on that where fewer ways back are.
+            ends = [arrow.source, arrow.key] if self.direction == "TB" else [arrow.key, arrow.source]
+            edge(*ends, dir="none", weight="10", **style)
+            edge(*ends, dir="back" if self.direction == "TB" else "forward", **style)
         elif arrow.kind == "back":
-            edge(arrow.target, arrow.key, dir="back", **style)
+            edge(self.upper_end(arrow), arrow.key, dir="back", **style)
             edge(arrow.key, arrow.source, dir="none", weight="3", **style)
         else:
             heavy = {"weight": MAIN_WEIGHT} if arrow.kind == "main" else {}
             long = {"minlen": str(1 + 2 * arrow.span)} if arrow.span else {}
-            edge(arrow.source, arrow.key, dir="none", **heavy, **long, **style)
+            edge(self.upper_end(arrow), arrow.key, dir="none", **heavy, **long, **style)
             edge(arrow.key, arrow.target, **{"weight": "2", **heavy}, **style)
 
     def line(self, arrow: Arrow) -> dict[str, str]:
@@ -293,7 +344,9 @@ def legend(drawn: Picture, palette: Palette) -> str:
     rows = [entries[first : first + LEGEND_COLUMNS] for first in range(0, len(entries), LEGEND_COLUMNS)]
     cells = "".join(
         "<tr>"
-        + "".join(f'<td>{mark}</td><td align="left">{_font(words, "9", palette.muted)}</td>' for mark, words in row)
+        + '<td width="12"></td>'.join(
+            f'<td>{mark}</td><td align="left">{_font(words, "9", palette.muted)}</td>' for mark, words in row
+        )
         + "</tr>"
         for row in rows
     )
@@ -302,7 +355,7 @@ def legend(drawn: Picture, palette: Palette) -> str:
 
 def _entries(drawn: Picture, palette: Palette) -> Iterator[tuple[str, str]]:
     moves = [move for arrow in drawn.arrows for move in arrow.moves]
-    yield _patch(palette.ink, palette.ink, width=10, height=10), "a run begins"
+    yield _font("\u25cf", "18", palette.ink), "a run begins"
     yield (
         _patch(palette.final, palette.final_edge, _patch(palette.final, palette.final_edge), width=28, height=18),
         "a run is complete",

@@ -101,6 +101,8 @@ class Arrow:
         box: Key of the innermost box around both; empty if there is none.
         kind: How it runs.
         span: States of the usual path that it passes by, so that equal events are on one level.
+        lane: Its place below the state that is drawn above the other: 0 on the usual path, below 0 to the left of it,
+            above 0 to the right; None if any place will do.
         moves: The transitions.
     """
 
@@ -110,7 +112,13 @@ class Arrow:
     box: str
     kind: Kind
     span: int
+    lane: int | None
     moves: tuple[Move, ...]
+
+    @property
+    def upper(self) -> str:
+        """Key of the state that is drawn above the other."""
+        return self.target if self.kind == "back" else self.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +180,13 @@ def picture(protocol: Protocol, overlay: Overlay | None = None) -> Picture:
             box=boxes[_common(source, target)],
             kind=paths.kinds[source, target],
             span=paths.span(source, target),
+            lane=paths.lanes.get((source, target)),
             moves=tuple(map(_move, bundle)),
         )
         for number, ((source, target), bundle) in enumerate(bundles.items())
     )
     down = [pair for pair, kind in paths.kinds.items() if kind in ("main", "side")]
+    left_below = {name for source, target in down for name in set(groups(source)).difference(groups(target))}
     drawn = Picture(
         title=f"{protocol.name} lifecycle",
         subtitles=(f"protocol {protocol.name}: {protocol.description or _size(protocol)}",),
@@ -187,7 +197,7 @@ def picture(protocol: Protocol, overlay: Overlay | None = None) -> Picture:
                 label=_last(name),
                 parent=boxes[name.rpartition(SEPARATOR)[0]],
                 level=name.count(SEPARATOR) + 1,
-                left_below=any(name in groups(source) and name not in groups(target) for source, target in down),
+                left_below=name in left_below,
             )
             for name in names
         ),
@@ -284,6 +294,8 @@ class _Paths:
                 self._heirs[parent] = heir
                 self.kinds[parent, heir] = "main"
         self._raise_ends(protocol)
+        self.lanes: dict[tuple[str, str], int] = {}
+        self._spread()
         self.chains: dict[str, int] = {}
         heads = [
             child for parent, children in self._children.items() for child in children if child != self._heirs[parent]
@@ -341,6 +353,32 @@ class _Paths:
                 if child in protocol.final and child != self._heirs[state] and state != protocol.initial:
                     into = [pair for pair in self.kinds if pair[1] == child]
                     self.kinds.update(dict.fromkeys(into, "back"))
+
+    def _spread(self) -> None:
+        """Where arrows leave a state beside the usual path, give all below it their places, so that they do not cross.
+
+        A branch that comes back is to the left, its ways back outside of it, and the ways back from the usual path are
+        to the right. Where no branch comes back, these are to the left. The longest way back is outermost.
+        """
+        parents = {child: parent for parent, children in self._children.items() for child in children}
+        returns: dict[tuple[str, str], list[tuple[int, tuple[str, str]]]] = defaultdict(list)
+        for source, target in self.kinds:
+            if self.kinds[source, target] == "back" and target in self._heirs:
+                steps, child = 1, source
+                while parents[child] != target:
+                    steps, child = steps + 1, parents[child]
+                returns[target, child].append((-steps, (source, target)))
+        for state, heir in self._heirs.items():
+            sides = [(state, target) for target in self._next[state] if self.kinds[state, target] == "side"]
+            if not sides:
+                continue
+            back = {pair: [way for _, way in sorted(returns[pair])] for pair in [*sides, (state, heir)]}
+            left, right = back[state, heir], sides[::-1]
+            if any(back[side] for side in sides):
+                left, right = [pair for side in sides for pair in (*back[side], side)], left[::-1]
+            self.lanes |= dict(zip(left, range(-len(left), 0), strict=True))
+            self.lanes |= dict(zip(right, range(1, len(right) + 1), strict=True))
+            self.lanes[state, heir] = 0
 
     def span(self, source: str, target: str) -> int:
         """How many states of the usual path a side arrow passes by until that has one of its events."""

@@ -129,9 +129,12 @@ class Watch(Tap):
             self._rejected.append((lifecycle.state, _name(lifecycle.protocol, str(event)), position))
 
     def control(self, lifecycle: Lifecycle, action: Control, detail: object) -> None:
-        """Begin again with a new run."""
-        if action == "reset":
+        """Begin again with a new run, or go on from where a saved one stood."""
+        if action == "reset" or (action == "load" and self._state in lifecycle.protocol.final):
             self._clear()
+        if action == "load":
+            self._state, self._accepted = lifecycle.state, lifecycle.progress.accepted
+            self._visited[self._state] = None
 
     def overlay(self, lifecycle: Lifecycle) -> Overlay:
         """The run of the lifecycle that this is attached to."""

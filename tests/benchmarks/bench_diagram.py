@@ -31,7 +31,7 @@ def journal(events: int) -> bytes:
                     lc.loss_calculated(loss=1.0)
                     lc.optim_pre_step()
                     lc.optim_post_step()
-        return file.getvalue()
+    return file.getvalue()
 
 
 def main() -> None:

@@ -4,8 +4,10 @@ import re
 import shutil
 import subprocess
 import sys
+import venv
 import xml.etree.ElementTree as ET
-from itertools import combinations
+from itertools import combinations, pairwise, product
+from math import dist
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,11 @@ from lifecycle.diagram.text import visible
 SVG = "{http://www.w3.org/2000/svg}"
 PROGRAMS = {"dot": shutil.which("dot"), "graphviz-pure": str(Path(sys.executable).parent / "graphviz-pure")}
 NUMBER = r"-?\d+(?:\.\d+)?"
-CAPITAL, SMALL = 0.68, 0.5
-"""Width of Helvetica's letters against their size, on average."""
+NARROW, CAPITAL, SMALL = 0.28, 0.68, 0.5
+"""Width of Helvetica's letters against their size, on average: of those as narrow as an I, and of the others."""
+
+MEETING = 36
+"""Points before their end within which two lines to the same state may come together, the widest arrowheads too."""
 
 
 @pytest.fixture(params=PROGRAMS, autouse=True)
@@ -103,7 +108,9 @@ def test_a_run_shows_its_marks():
 
 def box_of(text):
     size = float(text.get("font-size"))
-    width = size * sum(CAPITAL if letter.isupper() else SMALL for letter in text.text or "")
+    width = size * sum(
+        NARROW if letter in "I[]/.,:;!|ijlt " else CAPITAL if letter.isupper() else SMALL for letter in text.text or ""
+    )
     x, y = float(text.get("x")), float(text.get("y"))
     left = x - width / 2 if text.get("text-anchor") == "middle" else x
     return left, y - 0.72 * size, left + width, y + 0.1 * size
@@ -141,16 +148,55 @@ def test_no_text_lies_over_another(drawn):
         assert apart, (one, other)
 
 
-@every_picture
-@pytest.mark.parametrize("direction", ["TB", "LR"])
-def test_no_line_crosses_the_title_of_a_box_or_a_state(drawn, direction):
-    svg = drawn_as_svg(drawn, direction=direction)
-    titles = [(box, text) for group, box, text in texts_of(svg) if {"box", "state"} & set(group.get("class").split())]
+def lines_of(svg):
+    """The points of each line, with what the line is."""
     for group in of_class(svg, "edge"):
         for path in group.iter(f"{SVG}path"):
-            for x, y in points_of(path):
-                for (left, top, right, bottom), title in titles:
-                    assert not (left < x < right and top < y < bottom), (group.find(f"{SVG}title").text, title)
+            yield list(points_of(path)), group.find(f"{SVG}title").text
+
+
+@every_picture
+@pytest.mark.parametrize("direction", ["TB", "LR"])
+def test_no_line_crosses_a_text(drawn, direction):
+    svg = drawn_as_svg(drawn, direction=direction)
+    texts = texts_of(svg)
+    for line, name in lines_of(svg):
+        for x, y in line:
+            for _, (left, top, right, bottom), text in texts:
+                assert not (left < x < right and top < y < bottom), (name, text)
+
+
+def cross(first, second):
+    """Whether two straight lines cross."""
+
+    def side(line, point):
+        (left, top), (right, bottom) = line
+        return (right - left) * (point[1] - top) - (bottom - top) * (point[0] - left)
+
+    return side(first, second[0]) * side(first, second[1]) < 0 and side(second, first[0]) * side(second, first[1]) < 0
+
+
+def crossings(svg):
+    """The pairs of lines that cross, elsewhere than where both end at a state."""
+    for (first, one), (second, other) in combinations(lines_of(svg), 2):
+        for a, b in product(pairwise(first), pairwise(second)):
+            if cross(a, b) and not (at_end(first, a[0]) and at_end(second, b[0])):
+                yield one, other
+                break
+
+
+def at_end(line, point):
+    return min(dist(point, line[0]), dist(point, line[-1])) < MEETING
+
+
+@pytest.mark.parametrize("name", sorted(ALL.keys() - {"upstream", "run of upstream"}))
+def test_no_line_crosses_another(name):
+    assert list(crossings(drawn_as_svg(ALL[name]))) == []
+
+
+def test_where_almost_anything_is_allowed_few_lines_cross():
+    svg = drawn_as_svg(ALL["upstream"])
+    assert len(list(crossings(svg))) < len(of_class(svg, "edge")) / 2
 
 
 @every_plain_one
@@ -235,9 +281,88 @@ def test_dot_draws_a_pdf_and_the_pure_program_says_that_it_cannot(program):
             draw(picture(FLAT), "pdf")
 
 
-COMMAND = [sys.executable, "-m", "lifecycle", "draw", "training", "-o"]
+# Environments that have nothing but what a user installs
+
+ROOT = Path(__file__).parents[2]
+once = pytest.mark.parametrize("program", [""], ids=["installed"])
 
 
-def test_without_a_path_the_program_of_the_package_draws(tmp_path):
-    subprocess.run([*COMMAND, str(tmp_path / "x.svg")], env={"PATH": ""}, check=True)  # this interpreter
-    assert (tmp_path / "x.svg").read_text(encoding="utf-8").startswith("<svg ")
+def installed(folder, extra):
+    """The command of an empty environment into which the package alone was installed."""
+    venv.create(folder, with_pip=True)
+    subprocess.run([folder / "bin" / "pip", "install", "-q", f"{ROOT}{extra}"], check=True)
+    return folder / "bin" / "lifecycle"
+
+
+@pytest.fixture(scope="module")
+def with_render(tmp_path_factory):
+    return installed(tmp_path_factory.mktemp("with_render"), "[render]")
+
+
+@pytest.fixture(scope="module")
+def without_render(tmp_path_factory):
+    return installed(tmp_path_factory.mktemp("without_render"), "")
+
+
+def drawing(command, path, *options):
+    """What drawing the default protocol comes to, with this path and nothing else in the environment."""
+    return subprocess.run([command, "draw", *options], env={"PATH": str(path)}, capture_output=True, check=False)
+
+
+@pytest.fixture
+def no_path(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    return tmp_path / "nothing"
+
+
+@pytest.fixture
+def debian_path(tmp_path):
+    """A path on which there is Debian's `dot` alone."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "dot").symlink_to(PROGRAMS["dot"])
+    return tmp_path / "bin"
+
+
+@once
+def test_the_extra_draws_where_there_is_no_graphviz(with_render, no_path, tmp_path):
+    for name, begin in {"x.svg": b"<svg ", "x.png": b"\x89PNG"}.items():
+        done = drawing(with_render, no_path, "-o", tmp_path / name)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert (tmp_path / name).read_bytes().startswith(begin)
+
+
+@once
+def test_the_extra_says_that_it_draws_no_pdf(with_render, no_path, tmp_path):
+    done = drawing(with_render, no_path, "-o", tmp_path / "x.pdf")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert re.fullmatch(rb"[^\n]* could not draw pdf: [^\n]*only Graphviz itself draws PDF\n", done.stderr)
+    assert not (tmp_path / "x.pdf").exists()
+
+
+@once
+def test_the_graphviz_of_debian_draws_without_the_extra(without_render, debian_path, tmp_path):
+    for name, begin in {"x.svg": b"<svg ", "x.png": b"\x89PNG", "x.pdf": b"%PDF-"}.items():
+        done = drawing(without_render, debian_path, "-o", tmp_path / name)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert (tmp_path / name).read_bytes().startswith(begin)
+
+
+@once
+@pytest.mark.parametrize("name", ["x.svg", "x.png", "x.pdf"])
+def test_without_either_the_error_is_one_line_with_the_command_that_installs_one(
+    without_render, no_path, tmp_path, name
+):
+    done = drawing(without_render, no_path, "-o", tmp_path / name)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert re.fullmatch(rb'[^\n]*: pip install "compression-lifecycle\[render\]"\n', done.stderr)
+    assert not (tmp_path / name).exists()
+
+
+@once
+@pytest.mark.parametrize(
+    ("form", "begin"), [("dot", b"digraph "), ("mermaid", b"stateDiagram-v2\n"), ("table", b"| State ")]
+)
+def test_without_either_the_texts_are_drawn(without_render, no_path, form, begin):
+    done = drawing(without_render, no_path, "--format", form)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(begin)
