@@ -261,6 +261,14 @@ def test_a_violation_that_is_warned_of_is_delivered():
     assert calls == ["a.on_event", "b.on_event"]
 
 
+def test_a_recorded_event_that_the_protocol_does_not_use_is_delivered():
+    session, calls = two("training", on_violation="record")
+    session.initialize()
+    calls.clear()
+    session.sequential_epoch_end(modules=[])
+    assert calls == ["a.on_event", "a.on_sequential_epoch_end", "b.on_event", "b.on_sequential_epoch_end"]
+
+
 def test_a_recorded_second_initialize_initializes_nobody_again():
     session, calls = two("training", on_violation="record")
     session.initialize(model="a model")

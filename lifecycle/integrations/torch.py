@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import currentframe
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -12,6 +13,7 @@ from lifecycle.session import active_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from typing_extensions import Self
 
@@ -72,7 +74,7 @@ def attach(optimizer: Any, scaler: Any = None, *, session: CompressionSession | 
 class Attachment:
     """An optimizer whose steps fire events, until it is removed. Made by `attach`."""
 
-    __slots__ = ("_handles", "_inside_scaler", "_optimizer", "_scaler_step", "_session", "_skipped")
+    __slots__ = ("_handles", "_inside_scaler", "_optimizer", "_scaler_step", "_session", "_skipped", "_step")
 
     def __init__(self, optimizer: Any, scaler: Any, session: CompressionSession) -> None:
         self._optimizer = optimizer
@@ -80,6 +82,9 @@ class Attachment:
         self._scaler_step = None if scaler is None else _ScalerStep.of(scaler)
         self._inside_scaler = False
         self._skipped = False
+        # The call of torch's own function around `step`. There is another one inside it where the optimizer is derived
+        # from one of torch's and calls its `step`: torch has put that function around both.
+        self._step: FrameType | None = None
         self._handles: tuple[Any, ...] = (
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -101,6 +106,7 @@ class Attachment:
         for handle in self._handles:
             handle.remove()
         self._handles = ()
+        self._step = None
         if self._scaler_step is not None:
             self._scaler_step.forget(self._optimizer)
         _attached.discard(self._optimizer)
@@ -121,8 +127,9 @@ class Attachment:
     def _before_step(
         self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._inside_scaler:
+        if self._inside_scaler or (self._step is not None and _is_running(self._step)):
             return None
+        self._step = _caller()
         # `args` begins with the optimizer itself.
         if len(args) > 1 and callable(args[1]):
             return (args[0], self._watch(args[1]), *args[2:]), kwargs
@@ -132,6 +139,9 @@ class Attachment:
         return None
 
     def _after_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._inside_scaler and self._step is not _caller():
+            return
+        self._step = None
         # Fused optimizers step also where the gradients are not finite: they read this attribute, which the scaler sets
         # while it steps them, and leave the weights as they are.
         skipped = bool(getattr(optimizer, "found_inf", None))
@@ -197,3 +207,17 @@ class _ScalerStep:
             del self._scaler.step
         else:
             self._scaler.step = self._own
+
+
+def _caller() -> FrameType | None:
+    """What called the function that asks."""
+    here = currentframe()
+    return here.f_back.f_back if here and here.f_back else None
+
+
+def _is_running(call: FrameType) -> bool:
+    """Whether a call has not come back, seen from inside it."""
+    frame = currentframe()
+    while frame is not None and frame is not call:
+        frame = frame.f_back
+    return frame is not None

@@ -99,7 +99,8 @@ class CompressionSession(EventMethods):
             raise LifecycleError(f"a modifier is there twice: {self.modifiers!r}")
         self.lifecycle = Lifecycle(protocol, **options)
         self._begin()
-        self.lifecycle.on(self.lifecycle.protocol.events, self._deliver)
+        # Also at events that the protocol does not use: those may be let through.
+        self.lifecycle.on(self.lifecycle.protocol.spellings.values(), self._deliver)
         self.lifecycle.attach(_Ear(self._control))
 
     def __reduce__(self) -> NoReturn:

@@ -818,3 +818,39 @@ def test_a_loop_goes_on_from_a_checkpoint_of_torch_as_if_it_had_not_stopped(name
     assert first.batches_ended + second.batches_ended == whole.batches_ended
     assert first.steps + second.steps == whole.steps
     assert torch.equal(second.weights(), whole.weights())
+
+
+class Derived(torch.optim.SGD):
+    """Its `step` calls that of torch's class, which torch has given hooks as well once it has made one of them."""
+
+    def step(self, closure=None):
+        result = super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.mul_(0.5)
+        return result
+
+
+@pytest.mark.parametrize("with_closure", [False, True])
+def test_a_step_inside_a_step_is_one_step(with_closure, monkeypatch):
+    torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    monkeypatch.setitem(OPTIMIZERS, "derived", lambda parameters: Derived(parameters, lr=0.1))
+    loop = Loop("derived")
+
+    def closure():
+        loss = loop.loss(0)
+        loss.backward()
+        return loss
+
+    def step():
+        if with_closure:
+            loop.optimizer.step(closure)
+        else:
+            loop.backward(0)
+            loop.optimizer.step()
+
+    with attach(loop.optimizer, session=loop.session):
+        loop.run_batch(step)
+    assert loop.word == "IBLPOEF"
+    # All that the outer step does is done before OPTIM_POST_STEP.
+    assert loop.moves == [0, 0, 0, 0, 1, 1, 1]
