@@ -22,6 +22,13 @@ def attribute(statement, name):
     return re.findall(rf'\b{name}="?([^" \]]*)', statement)[-1]
 
 
+def of_states(dot, name):
+    """An attribute of each state: its own, or what all nodes have."""
+    (default,) = re.findall(rf'^\tnode \[.*\b{name}="?([^" \]]*)', dot, re.MULTILINE)
+    own = {line.split()[0]: re.findall(rf'\b{name}="?([^" \]]*)', line) for line in statements(dot, "state")}
+    return {state: found[-1] if found else default for state, found in own.items()}
+
+
 def test_the_default_protocol_is_drawn_from_top_to_bottom_on_white():
     dot = to_dot(picture(protocols.COMPRESSION))
     assert f'bgcolor="{LIGHT.paper}"' in dot
@@ -99,8 +106,9 @@ def test_a_final_state_has_a_double_border_and_others_have_not():
 
 
 def test_the_current_state_is_amber_and_not_double():
-    states = statements(to_dot(picture(FLAT, RUN)), "state")
-    assert [attribute(line, "fillcolor") for line in states] == [LIGHT.state, LIGHT.current, LIGHT.final]
+    dot = to_dot(picture(FLAT, RUN))
+    states = statements(dot, "state")
+    assert list(of_states(dot, "fillcolor").values()) == [LIGHT.state, LIGHT.current, LIGHT.final]
     assert ["peripheries=2" in line for line in states] == [False, False, True]
 
 
@@ -145,10 +153,9 @@ def test_a_box_whose_title_the_usual_path_could_cross_has_wider_margins():
 
 
 def test_a_hub_is_wider_than_a_state_with_few_arrows():
-    states = statements(to_dot(picture(protocols.COMPRESSION)), "state")
-    widths = {line.split()[0]: float(attribute(line, "width")) for line in states}
-    assert widths["s4"] == 0.95
-    assert widths["s6"] == pytest.approx(0.95 + 3 * 0.4)
+    widths = of_states(to_dot(picture(protocols.COMPRESSION)), "width")
+    assert float(widths["s4"]) == 0.95
+    assert float(widths["s6"]) == pytest.approx(0.95 + 3 * 0.4)
 
 
 LEGEND = {

@@ -97,6 +97,13 @@ class _Drawing:
         # Graphviz fails on lines that are to be straight and in and out of a box in turns.
         chains = {state.key: {"group": f"c{state.chain}"} for state in drawn.states}
         self.chains = {key: {} if drawn.tangled else chain for key, chain in chains.items()}
+        # What most states look like is said once; quoting it for each takes a good part of the time.
+        self.plain = {
+            "fillcolor": palette.state,
+            "color": palette.state_edge,
+            "penwidth": "1.2",
+            "width": f"{STATE_WIDTH:.2f}",
+        }
         self.graph: Any = _graphviz.Digraph(
             "lifecycle",
             graph_attr={
@@ -119,6 +126,7 @@ class _Drawing:
                 "style": "rounded,filled",
                 "height": "0.36",
                 "margin": "0.14,0.06",
+                **self.plain,
             },
             edge_attr={"color": palette.line, "arrowsize": "0.7"},
         )
@@ -182,19 +190,18 @@ class _Drawing:
 
     def draw_state(self, graph: Any, state: State) -> None:
         palette = self.palette
-        fill, edge, width = palette.state, palette.state_edge, "1.2"
+        look = {**self.plain, **self.size(state)}
         if state.final:
-            fill, edge = palette.final, palette.final_edge
+            look |= {"fillcolor": palette.final, "color": palette.final_edge}
         if state.current:
-            fill, edge, width = palette.current, palette.current_edge, "2.4"
+            look |= {"fillcolor": palette.current, "color": palette.current_edge, "penwidth": "2.4"}
+        if not state.visited:
+            look["color"] = palette.never
         marks = {"initial": state.initial, "final": state.final, "current": state.current, "never": not state.visited}
         graph.node(
             state.key,
             self.name(state),
-            fillcolor=fill,
-            color=edge if state.visited else palette.never,
-            penwidth=width,
-            **self.size(state),
+            **{name: value for name, value in look.items() if self.plain.get(name) != value},
             **self.chains[state.key],
             **({} if state.visited else {"style": "rounded,filled,dashed"}),
             **({"peripheries": "2"} if state.final else {}),
@@ -207,7 +214,7 @@ class _Drawing:
 
     def size(self, state: State) -> dict[str, str]:
         if state.key in self.lanes:
-            return {"width": str(STATE_WIDTH), "margin": "0"}
+            return {"margin": "0"}
         wider = WIDTH_PER_ARROW * max(0, self.ends[state.key] - 4)
         return {"width": f"{min(STATE_WIDTH + wider, MOST_STATE_WIDTH):.2f}"}
 
