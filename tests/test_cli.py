@@ -121,3 +121,12 @@ def test_a_reader_that_has_enough_is_no_error():
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_broken_pipe_is_left_to_click_which_ends_quietly(monkeypatch):
+    def closed(*arguments, **options):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(click, "echo", closed)
+    with pytest.raises(BrokenPipeError):
+        main.main(["protocols"], standalone_mode=False)
