@@ -556,7 +556,8 @@ class Lifecycle(EventMethods):
             return IllegalEventError(hint="the run was aborted; reset() begins a new one", **context)
         move = self.protocol.move(state, member)
         if move is None or move.guard is None:
-            return IllegalEventError(hint=self.protocol.hint(state, member), **context)
+            again = bool(self._history) and self._history[-1] is member
+            return IllegalEventError(hint=self.protocol.hint(state, member, again=again), **context)
         return move.guard.error(move.guard, self, **context)
 
     def _accept(self, member: Any, payload: Payload) -> None:

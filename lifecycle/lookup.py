@@ -30,6 +30,8 @@ def find_protocol(name: str, folder: str | Path = ".") -> Protocol:
     """
     file, colon, variable = name.rpartition(":")
     if not colon or not file.endswith(".py"):
+        if name.endswith(".py"):
+            raise LifecycleError(f"{name!r} lacks the name of a protocol in that file: {name}:NAME")
         return protocols.get(name)
     path = Path(folder, file)
     # So that what cannot be read is told from what fails when it runs.

@@ -430,17 +430,23 @@ class Protocol:
             state = move.target
         return tuple(moves)
 
-    def hint(self, state: str, event: Any) -> str:
-        """What most likely went wrong where an event is not legal, in words."""
-        key = (state, event)
+    def hint(self, state: str, event: Any, *, again: bool = False) -> str:
+        """What most likely went wrong where an event is not legal, in words.
+
+        Args:
+            state: The state.
+            event: The event, a member.
+            again: Whether it was the last event, too.
+        """
+        key = (state, event, again)
         if key not in self._hints:
-            self._hints[key] = self._make_hint(state, event)
+            self._hints[key] = self._make_hint(*key)
         return self._hints[key]
 
-    def _make_hint(self, state: str, event: Any) -> str:
+    def _make_hint(self, state: str, event: Any, again: bool) -> str:
         path = self.path(state, event)
         if path:
-            return missing_before("it", path)
+            return missing_before("it", path) + (", or it came twice" if again else "")
         if state in self.final:
             return "the run is over; reset() begins a new one"
         if event not in self.events:
@@ -448,7 +454,7 @@ class Protocol:
         return "it can no longer come in this run"
 
     @cached_property
-    def _hints(self) -> dict[tuple[str, Any], str]:
+    def _hints(self) -> dict[tuple[str, Any, bool], str]:
         return {}
 
     @cached_property

@@ -214,7 +214,7 @@ def find(name: str) -> Protocol | None:
 
 
 def get(name: str) -> Protocol:
-    """A built-in protocol by its name.
+    """A built-in protocol by its name; ``"training+repeat_steps"`` is that made by `repeat_steps`.
 
     Raises:
         ProtocolError: There is none of that name.
@@ -226,6 +226,7 @@ def get(name: str) -> Protocol:
     """
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] # callers may have no types
         raise TypeError(f"the name of a protocol must be a string, got {name!r}")
-    if name not in BUILT_IN:
+    protocol = find(name)
+    if protocol is None:
         raise ProtocolError(f"{name!r} is not a built-in protocol; {nearest(name, BUILT_IN)}")
-    return BUILT_IN[name]
+    return protocol

@@ -83,6 +83,8 @@ def test_the_demo_does_the_whole_job_and_ends_with_a_mistake(run, tmp_path):
 
 
 def test_the_journal_of_the_demo_is_a_run_in_order(run):
+    # Twice: the second begins it anew.
+    run("demo", "--journal", "here.jsonl")
     run("demo", "--journal", "here.jsonl")
     assert run("check", "here.jsonl").exit_code == 0
 

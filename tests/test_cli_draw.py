@@ -2,9 +2,10 @@ import pytest
 from click.testing import CliRunner
 from drawing import GRAPHVIZ, PDF, PNG, program
 
-from lifecycle import protocols
+from lifecycle import Lifecycle, protocols
 from lifecycle.cli import main
 from lifecycle.diagram import picture, to_dot, to_mermaid, to_svg, to_table
+from lifecycle.trace import Journal
 
 CODE = f"sys.stdout.buffer.write({{'-Tsvg': {GRAPHVIZ!r}, '-Tpng': {PNG!r}, '-Tpdf': {PDF!r}}}[sys.argv[1]])"
 
@@ -83,6 +84,33 @@ def test_a_run_is_drawn_on_top(tmp_path):
     (tmp_path / "run.jsonl").write_text('{"event": "INITIALIZE"}\n{"event": "FINALIZE"}\n')
     assert "s0 --> s1 : INITIALIZE (1x)" in draw("training", "--trace", "run.jsonl", "--format", "mermaid").output
     assert "| 1x    |" in draw("training", "--trace", "run.jsonl", "--format", "table").output
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({}, "training"), ({"invocations_per_step": 2}, "training+repeat_steps")]
+)
+def test_a_journal_is_drawn_over_the_protocol_that_it_was_written_with(options, name):
+    lc = Lifecycle("training", **options)
+    with Journal("run.jsonl") as journal:
+        lc.attach(journal)
+        with lc.session():
+            pass
+    assert f"accTitle: {name} lifecycle" in draw("--trace", "run.jsonl", "--format", "mermaid").output
+    assert "accTitle: basic lifecycle" in draw("basic", "--trace", "run.jsonl", "--format", "mermaid").output
+
+
+def test_another_trace_is_drawn_over_the_default_protocol(tmp_path):
+    (tmp_path / "run.jsonl").write_text('{"event": "INITIALIZE"}\n')
+    assert "accTitle: compression lifecycle" in draw("--trace", "run.jsonl", "--format", "mermaid").output
+
+
+def test_a_journal_of_a_protocol_of_ones_own_needs_its_name():
+    with Journal("run.jsonl") as journal:
+        lc = Lifecycle(protocols.BASIC.extend("mine"))
+        lc.attach(journal)
+        lc.initialize()
+    problem = "written with protocol 'mine', which is not built in; say where it is, as FILE.py:NAME"
+    assert problem in draw("--trace", "run.jsonl", status=2).output
 
 
 def test_a_run_can_come_from_standard_input():

@@ -382,6 +382,7 @@ def test_the_history_of_an_error_has_sixteen_events_at_most():
         ("training", "IF", "batch_start", "the run is over; reset() begins a new one"),
         ("training", "I", "initialize", "it can no longer come in this run"),
         ("training", "I", "sequential_epoch_end", "protocol 'training' does not have it"),
+        ("training", "IBL", "loss_calculated", "BATCH_END, BATCH_START are missing before it, or it came twice"),
     ],
 )
 def test_the_hint_says_what_most_likely_went_wrong(protocol, word, event, hint):

@@ -45,6 +45,11 @@ def test_what_is_not_a_protocol_is_an_error_that_names_the_nearest(own, name):
         find_protocol(f"own.py:{name}", own)
 
 
+def test_a_file_without_a_name_is_an_error_that_says_how_to_write_it():
+    with pytest.raises(LifecycleError, match=r"^'own\.py' lacks the name of a protocol in that file: own\.py:NAME$"):
+        find_protocol("own.py")
+
+
 def test_a_file_without_protocols_says_so(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(LifecycleError, match=r"'x' is not a protocol in empty\.py; it has none"):

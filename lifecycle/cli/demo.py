@@ -40,7 +40,9 @@ def command(journal: str) -> None:
     click.echo("A network of three layers learns which points lie in a ring.\n")
     total = layers * CALIBRATION_BATCHES + EPOCHS * STEPS_PER_EPOCH
     with (
-        trace.Journal(journal) as writer,
+        # Begun anew: a journal that is named by its path is continued.
+        open(journal, "wb") as file,  # noqa: PTH123
+        trace.Journal(file) as writer,
         click.progressbar(length=total, label="Calibrating and training", item_show_func=_position) as bar,
     ):
         tap, shown = lc.attach(writer), lc.on("batch_end", lambda event, payload: bar.update(1, event))

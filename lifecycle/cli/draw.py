@@ -31,7 +31,7 @@ BINARY = ("png", "pdf")
 
 
 @click.command("draw")
-@click.argument("protocol", default="compression", metavar="[PROTOCOL|FILE.py:NAME]")
+@click.argument("protocol", required=False, metavar="[PROTOCOL|FILE.py:NAME]")
 @click.option("--trace", metavar="FILE", help="Draw this run on top; - is standard input.")
 @click.option(
     "--format",
@@ -45,7 +45,7 @@ BINARY = ("png", "pdf")
 @click.option("--all", "everything", is_flag=True, help="Draw all built-in protocols into a folder (diagrams, or -o).")
 @click.option("--check", is_flag=True, help="With --all: say which files are not what would be drawn; exit 1 if any.")
 def command(  # noqa: PLR0917 # click passes them by name
-    protocol: str,
+    protocol: str | None,
     trace: str | None,
     kind: str | None,
     output: Path | None,
@@ -55,6 +55,8 @@ def command(  # noqa: PLR0917 # click passes them by name
     check: bool,
 ) -> None:
     """Draw a protocol, and a run on top of it.
+
+    Without a name it is the protocol that a journal was written with, else compression.
 
     DOT, Mermaid and the Markdown table need no other program. SVG and PNG need Graphviz or the extra `render`, PDF
     needs Graphviz.
@@ -87,14 +89,19 @@ def _from_ending(output: Path | None) -> str:
     return ENDINGS[output.suffix.lower()]
 
 
-def _draw(protocol: str, trace: str | None, kind: str, theme: Theme, direction: Direction) -> bytes:
-    from lifecycle import diagram
-    from lifecycle.diagram.runs import overlay_of_trace
+def _draw(name: str | None, file: str | None, kind: str, theme: Theme, direction: Direction) -> bytes:
+    from lifecycle import diagram, protocols, trace
+    from lifecycle.diagram.runs import overlay_of_report, run_to_show
     from lifecycle.lookup import find_protocol
 
-    shown = find_protocol(protocol)
-    source = sys.stdin.buffer if trace == "-" else trace
-    overlay = overlay_of_trace(source, shown) if source else None
+    named = find_protocol(name) if name else None
+    overlay = None
+    if file:
+        report = trace.check(sys.stdin.buffer if file == "-" else file, named)
+        shown = named or protocols.get(run_to_show(report).protocol)
+        overlay = overlay_of_report(report, shown)
+    else:
+        shown = named or protocols.COMPRESSION
     if kind == "table":
         return diagram.to_table(shown, overlay).encode()
     form: Format = kind  # type: ignore[assignment] # the option has only these

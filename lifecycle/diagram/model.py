@@ -133,6 +133,13 @@ class Picture:
         arrows: The moves, in the order of the protocol.
         tangled: Whether a usual path comes back to a box that it has left.
         overlay: The run; None if none is shown.
+
+    Examples:
+        >>> from lifecycle import protocols
+        >>> from lifecycle.diagram import picture
+        >>> drawn = picture(protocols.BASIC)
+        >>> [box.label for box in drawn.boxes], drawn.states[0].name
+        (['session', 'calibration', 'batch'], 'created')
     """
 
     title: str

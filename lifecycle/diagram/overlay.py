@@ -64,6 +64,11 @@ class Rejection:
         state: The state.
         event: Name of the event.
         positions: Positions in the run, the first event is 1.
+
+    Examples:
+        >>> rejection = Rejection("session.ready", "BATCH_END", (2, 7))
+        >>> rejection.event, rejection.places()
+        ('BATCH_END', 'events 2, 7')
     """
 
     state: str
@@ -94,6 +99,12 @@ class Overlay:
         visited: The states that the run has been in; None if nobody counted.
         rejections: The events that were rejected.
         failures: For a state and the name of an event, what its handler raised.
+
+    Examples:
+        >>> taken = {("created", "INITIALIZE"): Tally(1, 0.002)}
+        >>> overlay = Overlay("a run", "incomplete", "session.ready", taken)
+        >>> print(overlay.tally("created", "INITIALIZE"), overlay.tally("session.ready", "FINALIZE"), sep=", ")
+        1x 2 ms, never
     """
 
     name: str

@@ -49,6 +49,14 @@ def find_program() -> str:
 
     Raises:
         RenderError: There is none; the message has the command that installs one.
+
+    Examples:
+        >>> try:
+        ...     program = find_program()
+        ... except RenderError as error:
+        ...     program = str(error)
+        >>> bool(program)
+        True
     """
     named = os.environ.get(VARIABLE)
     if named:
@@ -92,6 +100,12 @@ def draw(
     Raises:
         RenderError: No program was found, or it failed.
         ValueError: There is no such format.
+
+    Examples:
+        >>> from lifecycle import protocols
+        >>> from lifecycle.diagram import picture
+        >>> draw(picture(protocols.TRAINING), "mermaid").splitlines()[0]
+        b'stateDiagram-v2'
     """
     if kind == "mermaid":
         return to_mermaid(drawn, direction=direction).encode()
@@ -120,6 +134,16 @@ def to_svg(drawn: Picture, *, theme: Theme = "auto", direction: Direction = "TB"
 
     Raises:
         RenderError: No program was found, or it failed.
+
+    Examples:
+        >>> from lifecycle import protocols
+        >>> from lifecycle.diagram import picture
+        >>> try:
+        ...     page = to_svg(picture(protocols.TRAINING))
+        ... except RenderError as error:  # it says what to install
+        ...     page = f"<svg><title>{error}</title></svg>"
+        >>> page.startswith("<svg")
+        True
     """
     source = to_dot(drawn, theme=theme, direction=direction)
     return svg.finish(_run(source, "svg"), drawn, theme, dark_within)

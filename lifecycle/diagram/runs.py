@@ -34,6 +34,12 @@ def overlay_of_trace(source: Source, protocol: Protocol) -> Overlay:
     Raises:
         OSError: It cannot be read.
         TraceFormatError: It is not a trace.
+
+    Examples:
+        >>> import io
+        >>> from lifecycle import protocols
+        >>> overlay_of_trace(io.BytesIO(b'{"event": "INITIALIZE"}'), protocols.TRAINING).current
+        'session.ready'
     """
     from lifecycle import trace  # noqa: PLC0415 # a picture without a run does not need it
 
@@ -41,15 +47,22 @@ def overlay_of_trace(source: Source, protocol: Protocol) -> Overlay:
 
 
 def overlay_of_report(report: Report, protocol: Protocol) -> Overlay:
-    """Show a run of a trace that was checked: the first that is not fine, else the last.
+    """Show a run of a trace that was checked: that of `run_to_show`.
 
     Args:
         report: What the checker found.
         protocol: The protocol that it was checked against.
+
+    Examples:
+        >>> import io
+        >>> from lifecycle import protocols, trace
+        >>> report = trace.check(io.BytesIO(b'{"event": "INITIALIZE"}'), "training")
+        >>> print(overlay_of_report(report, protocols.TRAINING).tally("created", "INITIALIZE"))
+        1x
     """
     if not report.runs:
         return Overlay(report.name, "no run", "", {}, frozenset())
-    run = next((run for run in report.runs if not run.ok), report.runs[-1])
+    run = run_to_show(report)
     tallies = {
         (count.source, _name(protocol, count.event)): Tally(count.count, count.duration * NANO)
         for count in run.transitions
@@ -66,8 +79,21 @@ def overlay_of_report(report: Report, protocol: Protocol) -> Overlay:
     )
 
 
+def run_to_show(report: Report) -> Run:
+    """The first run that is not fine, else the last."""
+    return next((run for run in report.runs if not run.ok), report.runs[-1])
+
+
 def overlay_of_lifecycle(lifecycle: Lifecycle) -> Overlay:
-    """Show where a live run stands, with the violations that it kept. For counts, attach a `Watch` as it begins."""
+    """Show where a live run stands, with the violations that it kept. For counts, attach a `Watch` as it begins.
+
+    Examples:
+        >>> from lifecycle import Lifecycle
+        >>> lc = Lifecycle("training")
+        >>> _ = lc.initialize()
+        >>> overlay_of_lifecycle(lc).verdict
+        '1 events, open'
+    """
     progress = lifecycle.progress
     parts = [f"{progress.accepted:,} events", lifecycle.status]
     if progress.rejected:
