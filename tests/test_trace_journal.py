@@ -393,6 +393,24 @@ def test_a_journal_whose_last_line_was_cut_off_is_continued_on_a_new_line(tmp_pa
     assert report.notes == {"(cut off)": 1}
 
 
+def test_a_run_that_was_killed_in_a_line_and_goes_on_obeys_strict_names_too(tmp_path):
+    path = tmp_path / "run.jsonl"
+    lc = Lifecycle("training")
+    with trace.Journal(path) as journal:
+        lc.attach(journal)
+        _ = lc.initialize(), lc.batch_start()
+        saved = lc.state_dict()
+        lc.loss_calculated(loss=1.0)
+    path.write_bytes(path.read_bytes()[:-20])
+    resumed = Lifecycle("training")
+    with trace.Journal(path) as journal:
+        resumed.attach(journal)
+        resumed.load_state_dict(saved)
+        _ = resumed.loss_calculated(loss=1.0), resumed.batch_end(), resumed.finalize()
+    (run,) = trace.check(path, strict_names=True).runs
+    assert (run.verdict, run.resumed.undone) == ("conforms", 0)
+
+
 def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"weights")

@@ -201,8 +201,8 @@ class Checking:
         protocol = protocols.find(name)
         if protocol is None:
             raise TraceFormatError(
-                f"{self.name}, line {line}: written with protocol {name!r}, which is not built in; say with --protocol "
-                "FILE.py:NAME where it is"
+                f"{self.name}, line {line}: written with protocol {name!r}, which is not built in; say where "
+                "it is, as FILE.py:NAME"
             )
         return protocol
 

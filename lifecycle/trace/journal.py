@@ -118,7 +118,8 @@ class Journal(Tap):
 
     def after_notify(self, lifecycle: Lifecycle, payload: Payload, duration: int, error: BaseException | None) -> None:
         """Write an event that was taken."""
-        if lifecycle is not self._lifecycle:
+        begins = lifecycle is not self._lifecycle
+        if begins:
             self._begin(lifecycle)
         if self._file is None:
             return
@@ -147,6 +148,8 @@ class Journal(Tap):
                 record.label = _label(payload)
             elif type_ is _OPTIM_POST_STEP and payload.get("skipped"):
                 record.skipped = True
+        if begins and record.position > 1:
+            record.progress = progress
         if error is not None:
             record.error = _raised(error)
         buffer = self._buffer

@@ -74,7 +74,7 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
         let_through: Whether the rejected event was taken all the same, and so follows as an event.
         control: What was done to the run.
         detail: How the run that was reset had ended, why it was suspended, or the state that was loaded.
-        progress: What the run that was loaded had done.
+        progress: What the run had done, if it was loaded, or if the journal begins during it.
         header: The configuration of the lifecycle.
         line: The line of the file, counted from 1; readers set it, and journals do not hold it.
 

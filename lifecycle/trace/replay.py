@@ -136,13 +136,13 @@ class Replay:
 
     def join(self, event: Any, record: Record) -> None:
         """Begin in the middle, where an event has left the run."""
-        self._first_position = self._offset = record.position
+        self._first_position = self._offset = _position_in_trace(record)
         self._unplaced[event] += 1
         self._stand_as(record)
 
     def load(self, record: Record) -> None:
         """Go on from a saved state."""
-        expected = record.position + 1
+        expected = _position_in_trace(record) + 1
         if not self.offered():
             self._first_position = self._offset = expected
         undone = self._position() - expected
@@ -286,3 +286,9 @@ class Replay:
 def short(text: str) -> str:
     """A text that is not too long to keep."""
     return text if len(text) <= TEXT_KEPT else text[:TEXT_KEPT] + "..."
+
+
+def _position_in_trace(record: Record) -> int:
+    """The position of a record, without what came while the run was suspended: that is in no journal."""
+    done = record.progress
+    return record.position if done is None else done.accepted + done.rejected
