@@ -277,6 +277,15 @@ def test_a_recorded_second_initialize_initializes_nobody_again():
     assert (session.state.model, session.lifecycle.status) == ("another", "open")
 
 
+def test_a_recorded_event_after_finalize_reaches_nobody():
+    session, calls = two("training", on_violation="record")
+    fire(session, "IF")
+    calls.clear()
+    fire(session, "FIB")
+    assert calls == []
+    assert len(session.lifecycle.violations) == 3
+
+
 def test_a_hook_that_raises_at_a_recorded_violation_does_not_abort():
     session = CompressionSession([Recorder(fails={"on_event": KeyError("x")})], "training", on_violation="record")
     with pytest.raises(KeyError):

@@ -143,6 +143,15 @@ def test_in_a_with_block_a_hook_that_raises_aborts_the_run(hook):
     assert (session.lifecycle.status, "a.on_finalize" in calls) == ("aborted", False)
 
 
+@pytest.mark.parametrize(("word", "hook"), [("I", "on_initialize"), ("ICB", "on_update")])
+def test_after_a_hook_that_aborts_the_others_are_told_of_that_only(word, hook):
+    session, calls = three()
+    aborting = session.modifiers[0]
+    setattr(aborting, hook, lambda state, event, **payload: aborting.called(hook) or session.abort("diverged"))
+    fire(session, word)
+    assert calls[calls.index(f"a.{hook}") + 1 :] == ["a.on_abort", "b.on_abort", "c.on_abort"]
+
+
 def test_an_interrupt_in_a_hook_passes_as_it_is():
     session, calls = three({"on_event": KeyboardInterrupt()})
     fire(session, "I")

@@ -159,8 +159,9 @@ class Attachment:
 
     def _end(self) -> None:
         if self._in_run:
-            self._in_run = False
+            # First, because a run that it is refused in has failed.
             self._session.finalize()
+            self._in_run = False
 
     def _fail(self, error: BaseException) -> None:
         if self._in_run:

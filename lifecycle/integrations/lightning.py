@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from lifecycle.errors import LifecycleError
@@ -24,7 +25,8 @@ class LifecycleCallback(Callback):  # type: ignore[misc] # the frameworks are no
 
     INITIALIZE comes when training starts, after the sanity check, with the model, the optimizer (a list if there are
     several), the data and the hardware. FINALIZE comes when training ends; an exception aborts the run instead.
-    Validation fires nothing. Every ``fit`` is a new run, but one that is given a checkpoint goes on with the run in it.
+    In validation the session is suspended. Every ``fit`` is a new run, but one that is given a checkpoint goes on with
+    the run in it.
 
     The loss is the tensor that Lightning calls ``backward`` on: what ``training_step`` returned, divided by
     ``accumulate_grad_batches``, and scaled if the precision is ``16-mixed``. A batch without one, as when
@@ -54,7 +56,7 @@ class LifecycleCallback(Callback):  # type: ignore[misc] # the frameworks are no
         self.session = session
         self._in_run = False
         self._attachments: list[Attachment] = []
-        self._loaded: dict[str, Any] | None = None
+        self._suspension = ExitStack()
         self._saved: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,25 +66,28 @@ class LifecycleCallback(Callback):  # type: ignore[misc] # the frameworks are no
         """
         return self._saved
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep what a checkpoint has of the session until training starts."""
-        self._loaded = state_dict
-
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Forget what an earlier ``validate`` or ``test`` has loaded: a checkpoint is loaded after this."""
-        self._loaded = None
+        """Forget the last run when a ``fit`` begins: a checkpoint is loaded after this."""
+        if stage == "fit":
+            self._saved = {}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with training without its session.
+        """Take the session that training goes on with.
 
         Raises:
-            LifecycleError: The checkpoint has no session.
+            LifecycleError: The checkpoint has none, or one of another step.
         """
-        if trainer.state.fn == "fit" and self.state_key not in checkpoint["callbacks"]:
+        if trainer.state.fn != "fit":
+            return
+        saved = checkpoint["callbacks"].get(self.state_key, {})
+        # A checkpoint of no step has none: Lightning's `Tuner` writes it before training begins, and goes back to it.
+        if saved.get("global_step", 0) != checkpoint["global_step"]:
+            what = f"its session is of global_step {saved['global_step']}" if saved else "has no session"
             raise LifecycleError(
-                f"the checkpoint is of global_step {checkpoint['global_step']}, but has no session: resume from one "
-                "that was written with this callback, or begin a new run with the weights of this one"
+                f"the checkpoint is of global_step {checkpoint['global_step']}, but {what}: resume from one that was "
+                "written with this callback, and after it, or begin a new run with the weights of this one"
             )
+        self._saved = saved
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Fire INITIALIZE, or go on with the run that was loaded."""
@@ -95,12 +100,12 @@ class LifecycleCallback(Callback):  # type: ignore[misc] # the frameworks are no
         }
         if self.session.lifecycle.status in {"finalized", "aborted"}:
             self.session.reset()
-        if self._loaded is None:
-            self.session.initialize(**payload)
+        if self._saved:
+            self.session.resume(self._saved["session"], **payload)
         else:
-            self.session.resume(self._loaded, **payload)
+            self.session.initialize(**payload)
         self._in_run = True
-        self._saved = self.session.state_dict()
+        self._save(trainer)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         for optimizer in optimizers:
             self._attachments.append(attach(optimizer, scaler, session=self.session))
@@ -120,16 +125,26 @@ class LifecycleCallback(Callback):  # type: ignore[misc] # the frameworks are no
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Fire BATCH_END."""
-        self._end_batch()
+        self._end_batch(trainer)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Suspend the session, if it is in a run."""
+        if self._in_run:
+            self._suspension.enter_context(self.session.lifecycle.suspended("validation"))
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Go on."""
+        self._suspension.close()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Fire BATCH_END for a batch that the module has refused, which ends the epoch without a further hook."""
-        self._end_batch()
+        self._end_batch(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Fire FINALIZE."""
-        self._leave()
+        # First, because a run that it is refused in has failed.
         self.session.finalize()
+        self._leave()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Abort the run, if it has begun."""
@@ -141,14 +156,18 @@ class LifecycleCallback(Callback):  # type: ignore[misc] # the frameworks are no
         if self.session.lifecycle.event.type_ is EventType.BATCH_START:
             self.session.loss_calculated(loss=torch.tensor(float("nan")))
 
-    def _end_batch(self) -> None:
+    def _end_batch(self, trainer: Any) -> None:
         # No batch is open where the loader gave None, of which Lightning tells the end but not the start.
         if not self.session.lifecycle.can(EventType.BATCH_START):
             self._require_loss()
             self.session.batch_end()
-            self._saved = self.session.state_dict()
+            self._save(trainer)
+
+    def _save(self, trainer: Any) -> None:
+        self._saved = {"global_step": trainer.global_step, "session": self.session.state_dict()}
 
     def _leave(self) -> None:
         self._in_run = False
+        self._suspension.close()
         while self._attachments:
             self._attachments.pop().remove()

@@ -84,9 +84,9 @@ def guard(
 
     Every event of the session passes the engine first. One that is out of order is refused before any modifier sees it,
     and moves nothing; with ``on_violation="warn"`` or ``"record"`` it is reported and delivered all the same. The
-    modifiers get a `CountedEvent`, so that their ``start``, ``end`` and ``update`` hold. FINALIZE attempts every
-    modifier. Other sessions, LLM Compressor's classes and its modules stay as they are, and so does this session after
-    the block.
+    modifiers get a `CountedEvent`, so that their ``start`` and ``end`` hold, and its ``should_update`` is exact.
+    FINALIZE attempts every modifier. Other sessions, LLM Compressor's classes and its modules stay as they are, and so
+    does this session after the block.
 
     Args:
         protocol: A protocol, or the name of a built-in one.
@@ -98,7 +98,8 @@ def guard(
         on_violation: What to do with an event that is out of order; see `Lifecycle`.
 
     Yields:
-        The engine, for observers and taps; they come after the modifiers. If the block raises, its run is aborted.
+        The engine, for observers and taps; they come after the modifiers. What is fired on it directly reaches no
+        modifier. If the block raises, its run is aborted.
 
     Raises:
         LifecycleError: The session is guarded already, there is none, or what `Lifecycle` raises. Inside the block,
@@ -178,7 +179,7 @@ class _Guard:
             raise LifecycleError("the session is guarded already; leave that guard first")
         # The first observer: LLM Compressor's modifiers come before all others, and journals have their times.
         # Also at events that the protocol does not use: those may be let through.
-        lifecycle.on(lifecycle.protocol.spellings.values(), self._deliver)
+        self._handle = lifecycle.on(lifecycle.protocol.spellings.values(), self._deliver)
         self._originals = {name: getattr(self.real, name) for name in _REPLACED}
         self._original_reset_stage = session.reset_stage
         for name in _REPLACED:
@@ -186,6 +187,8 @@ class _Guard:
         session.reset_stage = self.reset_stage
 
     def remove(self) -> None:
+        # The engine may be kept for its counters, and must not keep the model.
+        self._handle.remove()
         for name in _REPLACED:
             self.real.__dict__.pop(name, None)
         self.session.__dict__.pop("reset_stage", None)
@@ -309,7 +312,7 @@ class _Guard:
 def _names(model: Any, modules: Any) -> list[str]:
     """The names of modules in a model; of those that are inside others of them, the outer ones only."""
     listed: list[Any] = [*modules] if issubclass(type(modules), (list, tuple)) else [modules]
-    known = {} if model is None else {id(module): name for name, module in model.named_modules()}
+    known = {id(module): name for name, module in model.named_modules()} if hasattr(model, "named_modules") else {}
     names = [known.get(id(module)) for module in listed]
     given = set(names)
     found: list[str] = []
@@ -373,7 +376,7 @@ class AdaptedModifier(Modifier):
     def __init__(self, modifier: Any) -> None:
         super().__init__()
         self.modifier = modifier
-        self._calibrating = False
+        self._calibrated = False
         self._resumed: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -401,20 +404,23 @@ class AdaptedModifier(Modifier):
 
     def on_event(self, state: State, event: Event, **payload: Any) -> None:
         """Let it take the event."""
-        if event.type_ == EventType.CALIBRATION_EPOCH_START:
-            self._calibrating = True
-        self.modifier.update_event(state=state.llmcompressor, event=CountedEvent.of(event), **payload)
-        if event.type_ == EventType.CALIBRATION_EPOCH_END:
-            self._calibrating = False
+        if self._serves(state):
+            self._calibrated |= event.type_ == EventType.CALIBRATION_EPOCH_START
+            self.modifier.update_event(state=state.llmcompressor, event=CountedEvent.of(event), **payload)
 
     def on_finalize(self, state: State, event: Event, **payload: Any) -> None:
         """Finalize it."""
-        self.modifier.finalize(state=state.llmcompressor, **payload)
+        if self._serves(state):
+            self.modifier.finalize(state=state.llmcompressor, **payload)
 
     def on_abort(self, state: State, event: Event, error: BaseException | str | None) -> None:
         """Take its hooks and masks off, by finalizing it."""
         if self.modifier.initialized and not self.modifier.finalized:
             self.modifier.finalize(state=state.llmcompressor)
+
+    def _serves(self, state: State) -> bool:
+        """Whether its run has begun and not ended; an event that is let through may come before that, or after."""
+        return "llmcompressor" in vars(state) and not self.modifier.finalized
 
     def state_dict(self) -> dict[str, Any]:
         """Whether it has started and ended."""
@@ -424,24 +430,24 @@ class AdaptedModifier(Modifier):
             "initialized": modifier.initialized,
             "started": modifier.started_,
             "ended": modifier.ended_,
-            "calibrating": self._calibrating,
+            "calibrated": self._calibrated,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there.
 
         Raises:
-            LifecycleError: It is another modifier's, or was saved inside a calibration epoch.
+            LifecycleError: It is another modifier's, or had begun to calibrate.
             TypeError: A part has the wrong type.
         """
         own = self.state_dict()
         check_keys("modifier", state, own)
         check_same("modifier", state["modifier"], own["modifier"])
-        for name in "initialized", "started", "ended", "calibrating":
+        for name in "initialized", "started", "ended", "calibrated":
             check_like(name, state[name], own[name])
-        if state["calibrating"]:
+        if state["calibrated"]:
             raise LifecycleError(
-                f"{own['modifier']} was saved inside a calibration epoch, and what it had gathered was not; "
-                "save between epochs"
+                f"{own['modifier']} was saved after a calibration epoch had begun, and what it had calibrated was not; "
+                "save before it"
             )
         self._resumed = state if state["initialized"] else None

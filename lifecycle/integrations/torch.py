@@ -68,6 +68,9 @@ def attach(optimizer: Any, scaler: Any = None, *, session: CompressionSession | 
     if optimizer in _attached:
         name = type(optimizer).__name__
         raise LifecycleError(f"this {name} is attached to a session already; remove() that attachment first")
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        name = type(optimizer).__name__
+        raise TypeError(f"this {name} has no hooks of torch's; attach to the optimizer that it stands around")
     return Attachment(optimizer, scaler, active_session() if session is None else session)
 
 

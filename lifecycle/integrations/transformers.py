@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 from lifecycle.errors import LifecycleError
 from lifecycle.events import EventType
 from lifecycle.integrations import require
+from lifecycle.listeners import Tap
 from lifecycle.session import CompressionSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from lifecycle.engine import Lifecycle
+    from lifecycle.listeners import Control
 
 __all__ = ["LifecycleCallback", "LifecycleMixin"]
 
@@ -88,7 +92,7 @@ class _StepCallback(TrainerCallback):  # type: ignore[misc] # the frameworks are
         state.stateful_callbacks[SAVED_AS] = {"global_step": state.global_step, "session": self.session.state_dict()}
 
 
-class LifecycleCallback(_StepCallback):
+class LifecycleCallback(_StepCallback, Tap):
     """Drives a session through `Trainer.train`, for a Trainer that cannot be subclassed.
 
     A callback is told neither of the batches nor of the loss. This one takes them from the model: in a training step,
@@ -106,10 +110,15 @@ class LifecycleCallback(_StepCallback):
     def __init__(self, session: CompressionSession) -> None:
         super().__init__(session)
         self._handles: tuple[Any, ...] = ()
+        session.lifecycle.attach(self)
+
+    def control(self, lifecycle: Lifecycle, action: Control, detail: object) -> None:
+        """Watch no longer when the run has failed."""
+        if action in {"abort", "reset"}:
+            self._unwatch()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, *, model: Any, **others: Any) -> None:
         """Watch the model while the step lasts."""
-        self._unwatch()
         self._handles = (
             model.register_forward_pre_hook(self._before_forward),
             model.register_forward_hook(self._after_forward),

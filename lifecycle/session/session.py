@@ -268,19 +268,25 @@ class CompressionSession(EventMethods):
 
     def _begin(self) -> None:
         self.state = State()
+        self._over = False
         self._schedules = [Schedule(modifier) for modifier in self.modifiers]
 
     def _deliver(self, event: Event, payload: Payload) -> None:
-        """Call the modifiers."""
+        """Call the modifiers, unless the run is over: an event that is let through may come after FINALIZE."""
+        if self._over:
+            return
+        if event.type_ == _FINALIZE:
+            self._over = True
+            self._finalize(event, payload)
+            return
+        tell = Schedule.take
         if event.type_ == _INITIALIZE:
             self.state.__dict__.update(payload)
-            for schedule in self._schedules:
-                schedule.initialize(self.state, event, payload)
-        elif event.type_ == _FINALIZE:
-            self._finalize(event, payload)
-        else:
-            for schedule in self._schedules:
-                schedule.take(self.state, event, payload)
+            tell = Schedule.initialize
+        for schedule in self._schedules:
+            tell(schedule, self.state, event, payload)
+            if self._over:
+                return  # This modifier has aborted the run, and the others have been told so.
 
     def _finalize(self, event: Event, payload: Payload) -> None:
         failures: list[Exception] = []
@@ -298,6 +304,7 @@ class CompressionSession(EventMethods):
     def _control(self, action: Control, detail: Any) -> None:
         """Take what is done to the run besides firing its events."""
         if action == "abort":
+            self._over = True
             self._clean_up(detail)
         elif action == "reset":
             try:

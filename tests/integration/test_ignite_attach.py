@@ -17,7 +17,7 @@ with warnings.catch_warnings():
 
     from lifecycle.integrations.ignite import attach
 
-from lifecycle import IllegalEventError, LifecycleError, protocols
+from lifecycle import ExpectationError, IllegalEventError, LifecycleError, protocols
 from lifecycle.session import CompressionSession, Modifier, callbacks
 
 
@@ -320,6 +320,14 @@ def test_after_a_swallowed_exception_the_next_epoch_does_not_train():
     run.run(3, max_epochs=3)
     assert run.word == "I" + "BLPOE" + "BL"
     assert run.taken == 1
+
+
+def test_a_run_that_ends_before_the_expected_counts_is_aborted():
+    notes = Notes()
+    run = Run(modifiers=[notes], expect={"steps": 3})
+    with pytest.raises(ExpectationError):
+        run.run(2)
+    assert [call[0] for call in notes.calls] == ["initialize", "start", "abort"]
 
 
 def test_a_second_run_is_a_new_run():

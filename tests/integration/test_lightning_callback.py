@@ -15,13 +15,13 @@ with warnings.catch_warnings():
     LEAF_SPEC = r"`isinstance\(treespec, LeafSpec\)` is deprecated"
     warnings.filterwarnings("ignore", LEAF_SPEC)
     from lightning.pytorch import LightningModule, Trainer
-    from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+    from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateFinder, ModelCheckpoint
     from lightning.pytorch.plugins.precision import MixedPrecision
 
     from lifecycle.integrations.lightning import LifecycleCallback
     from lifecycle.integrations.torch import attach
 
-from lifecycle import IllegalEventError, LifecycleError, protocols
+from lifecycle import ExpectationError, IllegalEventError, LifecycleError, protocols
 from lifecycle.session import CompressionSession, Modifier
 
 pytestmark = [
@@ -198,6 +198,36 @@ def test_validation_and_the_sanity_check_fire_nothing():
     assert run.seen == expected(5, 2)
 
 
+class Shared(Net):
+    """Fires in validation what it would fire in training."""
+
+    def validation_step(self, batch, batch_idx):
+        callback = next(each for each in self.trainer.callbacks if isinstance(each, LifecycleCallback))
+        callback.session.batch_start()
+        if callback.session.lifecycle.event.global_batch == self.fails_after:
+            raise RuntimeError("validation")
+
+    fails_after = None
+
+
+def test_in_validation_the_session_is_suspended():
+    run = Run(Shared(), val_check_interval=2, num_sanity_val_steps=0).fit(5, val_dataloaders=Batches(3))
+    assert run.seen == expected(5, 1)
+    assert run.session.lifecycle.progress.ignored == 2 * 3
+
+
+def test_a_validation_that_fails_aborts_and_leaves_nothing_suspended():
+    module = Shared()
+    module.fails_after = 2
+    run = Run(module, val_check_interval=2, num_sanity_val_steps=0)
+    with pytest.raises(RuntimeError, match="validation"):
+        run.fit(5, val_dataloaders=Batches(3))
+    assert (run.word, run.session.lifecycle.status) == ("IBLPOEBLPOE", "aborted")
+    run.session.reset()
+    run.session.initialize()
+    assert run.session.batch_start().type_.name == "BATCH_START"
+
+
 def test_the_loss_is_what_backward_is_called_on():
     run = Run(accumulate_grad_batches=4).fit(6)
     assert run.losses == pytest.approx([loss / 4 for loss in run.module.losses])
@@ -269,6 +299,14 @@ def test_after_the_run_the_optimizer_fires_nothing(module):
     optimizer.step()
     assert run.seen == before
     assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_a_run_that_ends_before_the_expected_counts_is_aborted():
+    notes = Notes()
+    run = Run(callback=LifecycleCallback(CompressionSession([notes], "training", expect={"steps": 3})))
+    with pytest.raises(ExpectationError):
+        run.fit(2)
+    assert [call[0] for call in notes.calls] == ["initialize", "start", "abort"]
 
 
 def test_a_second_fit_is_a_new_run():
@@ -450,7 +488,7 @@ def test_before_the_first_batch_is_complete_the_beginning_is_saved():
     run = Run(Breaks(0))
     with pytest.raises(RuntimeError, match="training_step"):
         run.fit(1)
-    assert run.callback.state_dict()["lifecycle"]["state"] == "session.ready"
+    assert run.callback.state_dict()["session"]["lifecycle"]["state"] == "session.ready"
 
 
 def test_before_any_run_there_is_nothing_to_save():
@@ -531,6 +569,18 @@ def test_a_checkpoint_without_a_session_is_refused(tmp_path):
     second.trainer.validate(second.module, Batches(1), ckpt_path=tmp_path / "bare.ckpt", verbose=False)
 
 
+def test_a_checkpoint_written_before_the_callback_has_ended_the_batch_is_refused(tmp_path):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *others):
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    first = Run()
+    first.trainer.callbacks.insert(0, Save())
+    first.fit(2)
+    with pytest.raises(LifecycleError, match="is of global_step 2, but its session is of global_step 1: resume"):
+        Run(max_epochs=2).fit(2, ckpt_path=tmp_path / "2.ckpt")
+
+
 def test_a_checkpoint_that_was_validated_is_not_resumed(tmp_path):
     run = Run(Validated()).fit(2, val_dataloaders=Batches(1))
     run.trainer.save_checkpoint(tmp_path / "end.ckpt")
@@ -539,6 +589,15 @@ def test_a_checkpoint_that_was_validated_is_not_resumed(tmp_path):
     run.trainer.validate(run.module, Batches(1), ckpt_path=tmp_path / "end.ckpt", verbose=False)
     run.fit(2, val_dataloaders=Batches(1))
     assert run.seen == expected(2)
+
+
+def test_a_search_for_the_learning_rate_before_training_leaves_every_fit_a_new_run(tmp_path):
+    run = Run(callbacks=[LearningRateFinder(num_training_steps=2)], default_root_dir=tmp_path)
+    run.module.lr = 0.1
+    run.fit(2)
+    run.trainer = run.new_trainer()
+    run.fit(3)
+    assert run.seen == expected(2) + expected(3)
 
 
 @pytest.mark.parametrize("with_callback", [True, False])

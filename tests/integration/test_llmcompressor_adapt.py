@@ -262,6 +262,17 @@ def test_what_fails_at_the_end_is_raised_as_one():
     assert [spy.finalized for spy in spies] == [False, True, False]
 
 
+def test_events_before_initialize_and_after_finalize_do_not_kill_a_run_that_is_only_watched():
+    spy = Spy(start=0)
+    session = session_of(spy, on_violation="record")
+    session.batch_start()
+    session.initialize()
+    session.finalize()
+    _ = session.batch_start(), session.finalize()
+    assert spy.seen == ["initialize", ("start", 0), "finalize"]
+    assert len(session.lifecycle.violations) == 4
+
+
 def test_a_modifier_serves_one_run():
     spy = Spy()
     session = session_of(spy)
@@ -369,17 +380,16 @@ def test_a_resumed_run_that_is_reset_begins_as_any():
     assert spy.seen == ["initialize", ("start", 0)]
 
 
-def test_a_run_that_was_saved_inside_a_calibration_epoch_cannot_go_on():
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_run_that_was_saved_after_a_calibration_epoch_had_begun_cannot_go_on(ended):
     session = session_of(Spy(), protocol="compression")
     _ = session.initialize(), session.calibration_epoch_start()
-    other = session_of(Spy(), protocol="compression")
-    with pytest.raises(LifecycleError, match="Spy was saved inside a calibration epoch"):
-        other.resume(session.state_dict())
-    session.calibration_epoch_end()
+    if ended:
+        session.calibration_epoch_end()
     spy = Spy()
-    session_of(spy, protocol="compression").resume(session.state_dict())
-    assert spy.seen == ["initialize"]
-    assert (spy.started_, spy.ended_) == (True, True)
+    with pytest.raises(LifecycleError, match="Spy was saved after a calibration epoch had begun"):
+        session_of(spy, protocol="compression").resume(session.state_dict())
+    assert spy.seen == []
 
 
 def test_a_modifier_that_could_not_be_initialized_stays_so():

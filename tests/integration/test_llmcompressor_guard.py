@@ -4,9 +4,11 @@ import asyncio
 import copy
 import dataclasses
 import enum
+import gc
 import io
 import threading
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -516,6 +518,40 @@ def test_when_a_modifier_raises_the_event_stands_and_later_modifiers_are_not_tol
     assert (first.seen[-1], third.seen, told) == ("BATCH_START", ["initialize"], [])
 
 
+FAILURES = {
+    "on_start": ("BLPOE", "B", {"start": 1}),
+    "on_update": ("BLPOE", "B", {"start": 1}),
+    "on_end": ("BLPO", "E", {"start": 0, "end": 1}),
+    "on_calibration_start": ("", "C", {}),
+    "on_sequential_epoch_end": ("C", "S", {}),
+    "on_calibration_end": ("CS", "K", {}),
+}
+
+
+@pytest.mark.parametrize("hook", FAILURES)
+def test_whichever_hook_raises_the_event_stands_and_the_session_can_be_used_again(session, hook):
+    def fail(self, state, event, **kwargs):
+        raise RuntimeError(hook)
+
+    before, failing, schedule = FAILURES[hook]
+    first, second, third = Spy(), type("Failing", (Spy,), {hook: fail})(**schedule), Spy()
+    with guard() as lc:
+        session.initialize(recipe=[first, second, third])
+        fire(before)
+        with pytest.raises(RuntimeError, match=f"^{hook}$"):
+            fire(failing)
+        name = lifecycle.EventType(LETTERS[failing])
+        assert (lc.history[-1], lc.status, lc.progress.accepted) == (name, "open", len(before) + 2)
+        assert len([seen for seen in first.seen if isinstance(seen, str)]) == len(before) + 2
+        assert len([seen for seen in third.seen if isinstance(seen, str)]) == len(before) + 1
+        with pytest.warns(LifecycleWarning, match="abandoned an open run"):
+            session.reset()
+        session.initialize(recipe=[Spy()])
+        fire("CSK" + TRAINING_BATCH)
+        session.finalize()
+        assert (lc.status, lc.event.global_step) == ("finalized", 1)
+
+
 def test_when_initialize_fails_the_run_is_aborted_and_can_be_reset(session):
     first, second, third = Spy(), Spy(failing="initialize"), Spy()
     with guard() as lc:
@@ -698,12 +734,24 @@ def test_an_exception_in_the_block_aborts_the_run_and_restores_the_session(sessi
     assert (lc.status, lc.state) == ("aborted", "session.calibration.open")
 
 
-def test_the_engine_outlives_the_block_but_fires_at_nobody(session):
+def test_what_is_fired_on_the_engine_itself_reaches_no_modifier(session):
     spy = Spy()
     with guard() as lc:
         session.initialize(recipe=[spy])
-    lc.fire("calibration_epoch_start")
+        lc.fire("calibration_epoch_start")
+    lc.fire("calibration_epoch_end")
     assert spy.seen == ["initialize"]
+
+
+def test_the_engine_does_not_keep_the_session_after_the_block():
+    session = CompressionSession()
+    with guard(session=session) as lc:
+        session.initialize()
+    gone = weakref.ref(session)
+    del session
+    gc.collect()
+    assert gone() is None
+    assert lc.status == "open"
 
 
 def test_a_block_to_which_no_event_came_says_so(session):
@@ -901,6 +949,7 @@ def test_a_layer_is_labelled_with_the_names_of_its_outermost_modules(session):
 
 def test_modules_that_the_model_does_not_have_are_labelled_with_what_they_are(session):
     assert label_of(session, None, [torch.nn.ReLU()]) == ["ReLU"]
+    assert label_of(session, "no module itself", [torch.nn.ReLU()]) == ["ReLU"]
     assert label_of(session, torch.nn.Linear(1, 1), [torch.nn.ReLU(), torch.nn.Linear(1, 1)]) == ["ReLU", "Linear"]
 
 
@@ -954,6 +1003,13 @@ def test_an_event_refuses_what_llm_compressors_takes():
         CountedEvent(steps_per_epoch=0)
     with pytest.raises(TypeError, match="typo"):
         CountedEvent().new_instance(typo=1)
+
+
+def test_an_event_has_an_index_only_where_one_step_differs_from_the_next():
+    counts = {"steps_per_epoch": 2**53, "global_step": 2**53 + 1}
+    assert Event(**counts).current_index == Event(**{**counts, "global_step": 2**53}).current_index
+    with pytest.raises(ValueError, match="too many steps per epoch"):
+        _ = CountedEvent(**counts).current_index
 
 
 def test_an_event_can_be_copied():

@@ -10,6 +10,7 @@ import weakref
 
 import pytest
 import torch
+from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import unhurried
@@ -716,6 +717,16 @@ def test_what_is_not_an_optimizer_or_a_scaler_is_refused(arguments, message):
     with pytest.raises(TypeError, match=message):
         attach(*arguments(loop), session=loop.session)
     assert not any(hooks_of(loop.optimizer).values())
+
+
+def test_an_optimizer_that_stands_around_another_is_refused_and_the_inner_one_works():
+    loop = Loop()
+    around = Accelerator(cpu=True).prepare(loop.optimizer)
+    with pytest.raises(TypeError, match="this AcceleratedOptimizer has no hooks of torch's; attach to the optimizer"):
+        attach(around, session=loop.session)
+    with attach(around.optimizer, session=loop.session):
+        loop.run_batch(lambda: (loop.backward(0), around.step()))
+    assert loop.word == "IBLPOEF"
 
 
 def test_without_torch_the_error_says_what_to_install(monkeypatch):

@@ -778,17 +778,18 @@ class TwoLosses(Trainer):
         return loss.detach()
 
 
-def test_the_first_of_several_losses_in_a_batch_is_told(build):
+@BOTH
+def test_the_first_of_several_losses_in_a_batch_is_told(build, driver):
     class Both(LifecycleMixin, TwoLosses):
         pass
 
     session = CompressionSession(protocol="training")
-    trainer = build("mixin", session, 3, trainer_class=Both)
+    trainer = build(driver, session, 3, trainer_class=Both if driver == "mixin" else TwoLosses)
     log = Log(trainer, session)
     steps = []
     step = trainer.training_step
     trainer.training_step = lambda *args, **kwargs: steps.append(step(*args, **kwargs)) or steps[-1]
-    trainer.train()
+    train(trainer, session, driver)
     assert log.rows == expected(3, 1)
     assert [2 * loss for loss in log.losses] == pytest.approx([float(loss) for loss in steps])
 
@@ -880,7 +881,16 @@ def test_what_is_not_a_session_is_refused(build, driver):
         build(driver, "mine")
 
 
-def test_a_whole_run_leaves_no_hooks_on_the_model_even_after_one_that_failed(build):
+def test_a_run_that_fails_leaves_no_hooks_on_the_model(build):
+    session = CompressionSession(protocol="training")
+    trainer = build("callback", session, trainer_class=Failing)
+    with pytest.raises(RuntimeError):
+        train(trainer, session, "callback")
+    assert not trainer.model._forward_hooks
+    assert not trainer.model._forward_pre_hooks
+
+
+def test_a_whole_run_leaves_no_hooks_on_the_model_even_after_one_that_was_left_open(build):
     session = CompressionSession(protocol="training")
     trainer = build("callback", session, trainer_class=Failing)
     with pytest.raises(RuntimeError):
