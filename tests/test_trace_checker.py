@@ -446,7 +446,7 @@ def test_the_expectations_of_a_journal_count_unless_others_are_given():
 
 
 def test_a_journal_of_a_protocol_of_ones_own_needs_to_be_told_where_that_is():
-    with pytest.raises(TraceFormatError, match="line 1: written with protocol 'mine', which is not built in; say where"):
+    with pytest.raises(TraceFormatError, match="with protocol 'mine', which is not built in; say where"):
         trace.check(lines({"header": {"version": 1, "protocol": "mine"}}, "IF"))
 
 
