@@ -58,6 +58,7 @@ class CompressionSession(EventMethods):
 
     Attributes:
         lifecycle: The engine: the run's state, counters and observers. Observers added to it come after the modifiers.
+            Fire, save and resume through the session, which knows where the modifiers are.
         state: What the modifiers share; a new one after `reset`.
         modifiers: What changes the model.
 
