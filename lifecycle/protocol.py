@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections import Counter, deque
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transitions.extensions.nesting import HierarchicalMachine, NestedState
@@ -610,15 +610,16 @@ def _closure(start: Iterable[str], ways: Iterable[tuple[str, str]]) -> set[str]:
     return reached
 
 
-def groups(state: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def groups(state: str) -> tuple[str, ...]:
     """The groups that a state is in, outermost first.
 
     Examples:
         >>> groups("session.batch.started")
-        ['session', 'session.batch']
+        ('session', 'session.batch')
     """
     parts = state.split(SEPARATOR)
-    return [SEPARATOR.join(parts[:end]) for end in range(1, len(parts))]
+    return tuple(SEPARATOR.join(parts[:end]) for end in range(1, len(parts)))
 
 
 def _nested(states: Iterable[str]) -> list[Any]:

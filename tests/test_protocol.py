@@ -523,8 +523,8 @@ def test_engines_of_a_protocol_share_its_rows():
 
 
 def test_the_groups_of_a_state_are_outermost_first():
-    assert groups("session.calibration.batch.loss") == ["session", "session.calibration", "session.calibration.batch"]
-    assert groups("created") == []
+    assert groups("session.calibration.batch.loss") == ("session", "session.calibration", "session.calibration.batch")
+    assert groups("created") == ()
 
 
 def test_events_need_and_count_what_they_always_do_unless_told_otherwise():

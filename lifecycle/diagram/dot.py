@@ -97,7 +97,7 @@ class _Drawing:
         # Graphviz fails on lines that are to be straight and in and out of a box in turns.
         chains = {state.key: {"group": f"c{state.chain}"} for state in drawn.states}
         self.chains = {key: {} if drawn.tangled else chain for key, chain in chains.items()}
-        # What most states look like is said once; quoting it for each takes a good part of the time.
+        # What most states look like, and all events, is said once; quoting it for each takes a good part of the time.
         self.plain = {
             "fillcolor": palette.state,
             "color": palette.state_edge,
@@ -122,8 +122,8 @@ class _Drawing:
                 "fontname": FONT,
                 "fontsize": "12",
                 "fontcolor": palette.ink,
-                "shape": "box",
-                "style": "rounded,filled",
+                "shape": "plain",
+                "style": "solid",
                 "height": "0.36",
                 "margin": "0.14,0.06",
                 **self.plain,
@@ -203,7 +203,8 @@ class _Drawing:
             self.name(state),
             **{name: value for name, value in look.items() if self.plain.get(name) != value},
             **self.chains[state.key],
-            **({} if state.visited else {"style": "rounded,filled,dashed"}),
+            shape="box",
+            style="rounded,filled" if state.visited else "rounded,filled,dashed",
             **({"peripheries": "2"} if state.final else {}),
             **{"class": " ".join(["state", *(mark for mark, has in marks.items() if has)])},
         )
@@ -286,8 +287,6 @@ class _Drawing:
             arrow.key,
             f'<<table border="0" cellspacing="0" cellpadding="{GAP}" bgcolor="{paper}">'
             f"<tr><td>{lines}</td></tr></table>>",
-            shape="plain",
-            style="solid",
             **(self.chains[arrow.target] if arrow.kind in ("main", "side") else {}),
             **{"class": "event"},
         )

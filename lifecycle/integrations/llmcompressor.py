@@ -404,23 +404,20 @@ class AdaptedModifier(Modifier):
 
     def on_event(self, state: State, event: Event, **payload: Any) -> None:
         """Let it take the event."""
-        if self._serves(state):
+        # One that is let through may come before INITIALIZE, as FINALIZE may.
+        if "llmcompressor" in vars(state):
             self._calibrated |= event.type_ == EventType.CALIBRATION_EPOCH_START
             self.modifier.update_event(state=state.llmcompressor, event=CountedEvent.of(event), **payload)
 
     def on_finalize(self, state: State, event: Event, **payload: Any) -> None:
         """Finalize it."""
-        if self._serves(state):
+        if "llmcompressor" in vars(state):
             self.modifier.finalize(state=state.llmcompressor, **payload)
 
     def on_abort(self, state: State, event: Event, error: BaseException | str | None) -> None:
         """Take its hooks and masks off, by finalizing it."""
         if self.modifier.initialized and not self.modifier.finalized:
             self.modifier.finalize(state=state.llmcompressor)
-
-    def _serves(self, state: State) -> bool:
-        """Whether its run has begun and not ended; an event that is let through may come before that, or after."""
-        return "llmcompressor" in vars(state) and not self.modifier.finalized
 
     def state_dict(self) -> dict[str, Any]:
         """Whether it has started and ended."""

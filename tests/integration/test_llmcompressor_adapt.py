@@ -273,6 +273,13 @@ def test_events_before_initialize_and_after_finalize_do_not_kill_a_run_that_is_o
     assert len(session.lifecycle.violations) == 4
 
 
+def test_a_finalize_without_initialize_does_not_kill_a_run_that_is_only_watched():
+    spy = Spy()
+    session = session_of(spy, on_violation="record")
+    session.finalize()
+    assert (spy.seen, session.lifecycle.state) == ([], "finalized")
+
+
 def test_a_modifier_serves_one_run():
     spy = Spy()
     session = session_of(spy)
