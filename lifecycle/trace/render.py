@@ -169,7 +169,8 @@ def _progress(run: Run) -> str:
 
 
 def _counted(event: str, count: int, nanoseconds: int) -> str:
-    return f"{_names([event])} {count}x" + (f" {_duration(nanoseconds)}" if nanoseconds else "")
+    lasted = f" {_duration(nanoseconds)}{' in all' if count > 1 else ''}" if nanoseconds else ""
+    return f"{_names([event])} {count}x{lasted}"
 
 
 def _duration(nanoseconds: int) -> str:
