@@ -87,3 +87,26 @@ def fire(session: CompressionSession, word: str, skipped: Collection[int] = ()) 
         elif event == "optim_post_step":
             payload["skipped"] = position in skipped
         session.event(event, **payload)
+
+
+class Notes(Modifier):
+    """Writes down what its hooks are told, with the counters: batches, and steps."""
+
+    def __init__(self, **schedule):
+        super().__init__(**schedule)
+        self.calls = []
+
+    def on_initialize(self, state, event, **payload):
+        self.calls.append(("initialize", event.global_batch, event.global_step))
+
+    def on_start(self, state, event, **payload):
+        self.calls.append(("start", event.global_batch, event.global_step))
+
+    def on_end(self, state, event, **payload):
+        self.calls.append(("end", event.global_batch, event.global_step))
+
+    def on_abort(self, state, event, error):
+        self.calls.append(("abort", event.global_batch, event.global_step, error))
+
+    def on_finalize(self, state, event, **payload):
+        self.calls.append(("finalize", event.global_batch, event.global_step))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recording import Notes
 from runs import unhurried
 from sequences import LETTER, events
 
@@ -18,30 +19,7 @@ with warnings.catch_warnings():
     from lifecycle.integrations.ignite import attach
 
 from lifecycle import ExpectationError, IllegalEventError, LifecycleError, protocols
-from lifecycle.session import CompressionSession, Modifier, callbacks
-
-
-class Notes(Modifier):
-    """Writes down what its hooks are told."""
-
-    def __init__(self, **schedule):
-        super().__init__(**schedule)
-        self.calls = []
-
-    def on_initialize(self, state, event, **payload):
-        self.calls.append(("initialize", event.global_batch, event.global_step))
-
-    def on_start(self, state, event, **payload):
-        self.calls.append(("start", event.global_batch, event.global_step))
-
-    def on_end(self, state, event, **payload):
-        self.calls.append(("end", event.global_batch, event.global_step))
-
-    def on_abort(self, state, event, error):
-        self.calls.append(("abort", event.global_batch, event.global_step, error))
-
-    def on_finalize(self, state, event, **payload):
-        self.calls.append(("finalize", event.global_batch, event.global_step))
+from lifecycle.session import CompressionSession, callbacks
 
 
 class Run:

@@ -4,6 +4,7 @@ import math
 import warnings
 
 import pytest
+import recording
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ with warnings.catch_warnings():
     from lifecycle.integrations.torch import attach
 
 from lifecycle import ExpectationError, IllegalEventError, LifecycleError, protocols
-from lifecycle.session import CompressionSession, Modifier
+from lifecycle.session import CompressionSession
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{LEAF_SPEC}"),
@@ -86,27 +87,9 @@ class Validated(Net):
         self.log("loss", 1.0)
 
 
-class Notes(Modifier):
-    """Writes down what its hooks are told."""
-
-    def __init__(self, **schedule):
-        super().__init__(**schedule)
-        self.calls = []
-
-    def on_initialize(self, state, event, **payload):
-        self.calls.append(("initialize", event.global_batch, event.global_step))
-
-    def on_start(self, state, event, **payload):
-        self.calls.append(("start", event.global_batch, event.global_step))
-
-    def on_end(self, state, event, **payload):
-        self.calls.append(("end", event.global_batch, event.global_step))
-
+class Notes(recording.Notes):
     def on_abort(self, state, event, error):
-        self.calls.append(("abort", event.global_batch, event.global_step, repr(error)))
-
-    def on_finalize(self, state, event, **payload):
-        self.calls.append(("finalize", event.global_batch, event.global_step))
+        super().on_abort(state, event, repr(error))
 
 
 class Run:
