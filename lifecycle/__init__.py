@@ -4,7 +4,7 @@ The engine is [`Lifecycle`][lifecycle.Lifecycle]; the legal orders are in [`prot
 """
 
 from lifecycle import protocols
-from lifecycle.engine import Lifecycle
+from lifecycle.engine import Handle, Lifecycle, LifecycleView, Tap
 from lifecycle.errors import (
     ExpectationError,
     IllegalEventError,
@@ -17,9 +17,8 @@ from lifecycle.errors import (
     UnknownEventError,
 )
 from lifecycle.events import Event, EventType
-from lifecycle.listeners import Handle, Tap
 from lifecycle.protocol import Protocol, Transition
-from lifecycle.rules import Guard, Progress, Update
+from lifecycle.protocol.rules import Guard, Progress, Update
 
 __all__ = [
     "Event",
@@ -30,6 +29,7 @@ __all__ = [
     "IllegalEventError",
     "Lifecycle",
     "LifecycleError",
+    "LifecycleView",
     "LifecycleWarning",
     "MissingPayloadError",
     "Progress",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lifecycle.engine import Lifecycle
     from lifecycle.events import Event
-    from lifecycle.rules import Payload
+    from lifecycle.protocol.rules import Payload
 
 __all__ = ["ActivationScales", "MagnitudePruning", "Network", "batches", "calibrate", "train"]
 

@@ -172,7 +172,7 @@ def test_a_program_that_cannot_be_run_is_an_error_of_the_library(drawing_with):
 
 
 def test_a_program_that_hangs_is_given_up(drawing_with, monkeypatch):
-    monkeypatch.setattr("lifecycle.diagram.render.TIME_LIMIT", 0.2)
+    monkeypatch.setattr("lifecycle.diagram.renderers.graphviz.TIME_LIMIT", 0.2)
     drawing_with("import time\ntime.sleep(60)")
     with pytest.raises(RenderError, match=r"could not draw: .* timed out"):
         draw(picture(FLAT), "svg")

@@ -6,7 +6,7 @@ from drawing import FLAT, GRAPHVIZ, RUN, vocabulary
 from lifecycle import Protocol, Transition, protocols
 from lifecycle.diagram import RenderError, picture, to_text
 from lifecycle.diagram.palette import DARK, LIGHT
-from lifecycle.diagram.svg import finish
+from lifecycle.diagram.renderers.svg import finish
 
 SVG = "{http://www.w3.org/2000/svg}"
 

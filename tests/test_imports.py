@@ -1,5 +1,4 @@
 import ast
-import graphlib
 import importlib
 import inspect
 import re
@@ -8,12 +7,14 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import lifecycle
 
 PACKAGE = Path(lifecycle.__file__).parent
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 HEAVY = ["click", "graphviz", "lightning", "llmcompressor", "msgspec", "numpy", "torch", "transformers"]
 ROOMS_ABOVE = ["cli", "demo", "diagram", "distributed", "integrations", "session", "testing", "trace"]
 
@@ -57,7 +58,7 @@ def test_importing_the_package_does_not_load_the_rooms_above_the_engine(loaded, 
     assert f"lifecycle.{room}" not in loaded
 
 
-# Circles
+# The house
 
 MODULES = {
     ".".join(("lifecycle", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
@@ -65,22 +66,23 @@ MODULES = {
 }
 
 
-def imports_of(path):
-    """The modules of the package that a module imports when it is itself imported."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in MODULES)
-        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
-            for alias in node.names:
-                submodule = f"{node.module}.{alias.name}"
-                yield submodule if submodule in MODULES else node.module
+def layers():
+    """The floors of the contract that import-linter checks, top first, each as a set of rooms."""
+    contracts = msgspec.toml.decode((ROOT / "pyproject.toml").read_bytes())["tool"]["importlinter"]
+    (found,) = (contract for contract in contracts["contracts"] if contract["type"] == "layers")
+    return [set(floor.split(" | ")) for floor in found["layers"]]
 
 
-def test_the_modules_import_each_other_in_no_circle():
-    graph = {name: set(imports_of(path)) for name, path in MODULES.items()}
-    assert "lifecycle.errors" in graph["lifecycle.engine"]
-    assert list(graphlib.TopologicalSorter(graph).static_order())
+def test_contributing_shows_the_floors_that_the_tool_checks():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| (`\S+`(?:, `\S+`)*) \|", text, re.MULTILINE)
+    floors = [set(re.findall(r"`([\w.]+?)(?:\.py|/)?`", line)) for line in shown]
+    assert floors == [floor - {"__main__"} for floor in reversed(layers()) if floor != {"__main__"}]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.count(".") == 1])
+def test_every_room_is_on_one_floor(name):
+    assert sum(name.removeprefix("lifecycle.") in floor for floor in layers()) == 1
 
 
 # Names
@@ -101,7 +103,7 @@ def test_the_public_names_are_all_that_the_package_imports():
     assert sorted(imported) == lifecycle.__all__
 
 
-@pytest.mark.parametrize("module", ["events", "errors", "rules", "protocol", "engine"])
+@pytest.mark.parametrize("module", ["events", "errors", "protocol.rules", "protocol.transition", "engine"])
 def test_what_a_module_of_the_ground_floor_makes_public_is_public_in_the_package(module):
     assert set(importlib.import_module(f"lifecycle.{module}").__all__) <= set(lifecycle.__all__)
 

@@ -10,8 +10,8 @@ import sequences
 from traces import only_run
 
 from lifecycle import protocols
-from lifecycle.trace import causes as module
-from lifecycle.trace.causes import Cause, Causes, described
+from lifecycle.trace.checking import causes as module
+from lifecycle.trace.checking.causes import Cause, Causes, described
 
 STRICT = [name for name in protocols.BUILT_IN if name != "upstream"]
 

@@ -19,7 +19,7 @@ from runs import unhurried
 from traces import CONTROLS, DATA, check
 
 from lifecycle import Progress, TraceFormatError, protocols, trace
-from lifecycle.trace.source import LONGEST_LINE
+from lifecycle.trace.formats.source import LONGEST_LINE
 
 MEMORY = 16 * 2**20
 """Bytes that a check may take, whatever it checks."""

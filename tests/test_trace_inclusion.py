@@ -10,7 +10,7 @@ import sequences
 from hypothesis import given
 
 from lifecycle import Protocol, Transition, protocols
-from lifecycle.trace.inclusion import includes, smallest
+from lifecycle.trace.checking.inclusion import includes, smallest
 
 PAIRS = list(itertools.product(protocols.BUILT_IN.values(), repeat=2))
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from traces import only_run
 
 from lifecycle import protocols
-from lifecycle.trace import interleaving as module
-from lifecycle.trace.interleaving import Interleaving
+from lifecycle.trace.checking import interleaving as module
+from lifecycle.trace.checking.interleaving import Interleaving
 
 COMPLETE = {
     name: [

@@ -23,7 +23,7 @@ from lifecycle import (
     UnknownEventError,
     trace,
 )
-from lifecycle.trace import render
+from lifecycle.trace import text as written
 
 SCHEMA = Path(__file__).parent.parent / "docs" / "schema" / "report.json"
 VALIDATOR = jsonschema.Draft202012Validator(trace.json_schema())
@@ -142,7 +142,7 @@ def test_what_a_trace_says_cannot_begin_another_line_or_move_the_cursor():
 def test_of_very_many_violations_and_runs_some_are_told():
     found = text("I", "L" * 25, "F", protocol="data_free")
     assert "  and 5 more violations" in found
-    assert sum(line.startswith("  line ") for line in found) == render.VIOLATIONS_SHOWN
+    assert sum(line.startswith("  line ") for line in found) == written.VIOLATIONS_SHOWN
     assert text("I" + "L" * 21 + "F", protocol="data_free")[-5] == "  and 1 more violation"
     assert text("IF" * 103)[-1] == "run: 3 more runs"
 
@@ -168,7 +168,7 @@ def test_a_refusal_is_told_with_its_error():
     [(1, "1 ns"), (999, "999 ns"), (1000, "1 us"), (999_900, "1 ms"), (1_234_567, "1.23 ms"), (61 * 10**9, "61 s")],
 )
 def test_times_are_told_in_a_unit_that_suits_them(nanoseconds, said):
-    assert render._duration(nanoseconds) == said
+    assert written._duration(nanoseconds) == said
 
 
 # JSON
@@ -236,30 +236,30 @@ def test_annotations_of_a_workflow_are_at_the_lines_of_the_trace():
         "hint: BATCH_END is missing before it"
     )
     note = "::notice file=runs/a%2Cb%3A1%25.jsonl,line=1,title=names that are no events::note"
-    assert render.to_github(report).splitlines() == [violation, note]
+    assert written.to_github(report).splitlines() == [violation, note]
 
 
 @pytest.mark.parametrize(("allow", "level"), [(False, "error"), (True, "warning")])
 def test_a_run_that_did_not_end_is_annotated_with_why(allow, level):
     title = "title=run 1 is incomplete%3A it ends in session.calibration.open and obeys compression so far"
     report = check("IC", name="run")
-    assert render.to_github(report, allow_incomplete=allow) == (
+    assert written.to_github(report, allow_incomplete=allow) == (
         f"::{level} file=run,line=2,{title}::missing at the end: CALIBRATION_EPOCH_END, FINALIZE"
     )
 
 
 def test_a_handler_that_failed_or_the_reason_of_an_abort_is_annotated():
-    failed = render.to_github(check("IC", row("S", ok=False, error="E: 1\n2")))
+    failed = written.to_github(check("IC", row("S", ok=False, error="E: 1\n2")))
     assert failed.endswith("::the handler of SEQUENTIAL_EPOCH_END failed: E: 1%0A2")
-    assert render.to_github(check("I", row("a", error="no"))).endswith("::no")
+    assert written.to_github(check("I", row("a", error="no"))).endswith("::no")
 
 
 def test_a_run_that_conforms_has_no_annotation():
-    assert render.to_github(check("IF")) == ""
+    assert written.to_github(check("IF")) == ""
 
 
 def test_violations_that_are_not_kept_are_annotated_as_a_number():
-    found = render.to_github(check("I", "L" * 1003, "F", protocol="data_free")).splitlines()
+    found = written.to_github(check("I", "L" * 1003, "F", protocol="data_free")).splitlines()
     assert len(found) == 1001
     assert found[-1].endswith("::3 more violations")
 

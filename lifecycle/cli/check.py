@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from lifecycle.protocol import Protocol
-    from lifecycle.trace.checking import Checking
+    from lifecycle.trace.checking.traces import Checking
     from lifecycle.trace.report import Report, Violation
 
 __all__ = ["command"]
@@ -65,7 +65,7 @@ def command(  # noqa: PLR0917 # click passes them by name
     A trace is a journal of this library, JSON Lines that name events, or the log of LLM Compressor at DEBUG, compressed
     or not. - is standard input. The exit status is 0 if all runs are complete and legal, 1 if not, 2 for bad input.
     """
-    from lifecycle.trace.checking import Checking
+    from lifecycle.trace.checking.traces import Checking
 
     if follow and len(files) > 1:
         raise LifecycleError(f"--follow watches one file, got {len(files)}")
@@ -116,7 +116,7 @@ def is_terminal() -> bool:
 
 def _protocol(name: str | None) -> Protocol | str | None:
     from lifecycle.lookup import find_protocol
-    from lifecycle.trace.checking import AUTO
+    from lifecycle.trace.checking.traces import AUTO
 
     return name if name is None or name == AUTO else find_protocol(name)
 
@@ -133,7 +133,7 @@ def _counts(text: str) -> dict[str, int]:
 
 
 def _source(file: str) -> tuple[str | BinaryIO, str]:
-    from lifecycle.trace.source import name_of
+    from lifecycle.trace.formats.source import name_of
 
     return (sys.stdin.buffer, "<stdin>") if file == STDIN else (file, name_of(file, None))
 
@@ -147,9 +147,9 @@ def _check(file: str, options: Mapping[str, Any]) -> Report:
 
 def _follow(file: str, kind: str, options: Mapping[str, Any]) -> Report:
     """Check a file while it grows, until its run ends or the user has seen enough."""
-    from lifecycle.trace.checking import Checking
-    from lifecycle.trace.readers import batches
-    from lifecycle.trace.render import violation_lines
+    from lifecycle.trace.checking.traces import Checking
+    from lifecycle.trace.formats.readers import batches
+    from lifecycle.trace.text import violation_lines
 
     def live(violation: Violation) -> None:
         if kind == "text":
@@ -190,7 +190,7 @@ class _Patience:
 
 
 def _rendered(report: Report, kind: str, *, allow_incomplete: bool) -> str:
-    from lifecycle.trace.render import to_github, to_text
+    from lifecycle.trace.text import to_github, to_text
 
     if kind == "json":
         return report.to_json()

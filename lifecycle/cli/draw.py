@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from lifecycle.diagram.dot import Direction
     from lifecycle.diagram.palette import Theme
-    from lifecycle.diagram.render import Format
+    from lifecycle.diagram.renderers.dot import Direction
+    from lifecycle.diagram.renderers.graphviz import Format
 
 __all__ = ["command"]
 

@@ -1,14 +1,14 @@
 """Pictures of protocols, and of runs on top of them."""
 
-from lifecycle.diagram.dot import to_dot
 from lifecycle.diagram.errors import RenderError
-from lifecycle.diagram.mermaid import to_mermaid
 from lifecycle.diagram.model import Picture, picture
 from lifecycle.diagram.overlay import Overlay, Rejection, Tally
-from lifecycle.diagram.render import draw, find_program, to_svg
+from lifecycle.diagram.renderers.dot import to_dot
+from lifecycle.diagram.renderers.graphviz import draw, find_program, to_svg
+from lifecycle.diagram.renderers.mermaid import to_mermaid
+from lifecycle.diagram.renderers.svg import to_text
+from lifecycle.diagram.renderers.table import to_table
 from lifecycle.diagram.runs import Watch, overlay_of_lifecycle, overlay_of_report, overlay_of_trace
-from lifecycle.diagram.svg import to_text
-from lifecycle.diagram.table import to_table
 
 __all__ = [
     "Overlay",

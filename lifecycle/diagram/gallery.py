@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lifecycle import protocols
-from lifecycle.diagram.dot import to_dot
-from lifecycle.diagram.mermaid import to_mermaid
 from lifecycle.diagram.model import picture
-from lifecycle.diagram.render import to_svg
+from lifecycle.diagram.renderers.dot import to_dot
+from lifecycle.diagram.renderers.graphviz import to_svg
+from lifecycle.diagram.renderers.mermaid import to_mermaid
 from lifecycle.diagram.runs import overlay_of_trace
 
 if TYPE_CHECKING:

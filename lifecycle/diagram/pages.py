@@ -7,18 +7,18 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lifecycle.diagram.dot import DIRECTIONS
 from lifecycle.diagram.model import picture
-from lifecycle.diagram.render import to_svg
+from lifecycle.diagram.renderers.dot import DIRECTIONS
+from lifecycle.diagram.renderers.graphviz import to_svg
+from lifecycle.diagram.renderers.table import to_table
 from lifecycle.diagram.runs import overlay_of_trace
-from lifecycle.diagram.table import to_table
 from lifecycle.errors import LifecycleError
 from lifecycle.lookup import find_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lifecycle.diagram.dot import Direction
+    from lifecycle.diagram.renderers.dot import Direction
 
 __all__ = ["expand"]
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lifecycle.diagram.overlay import Overlay, Rejection, Tally
+from lifecycle.engine.listeners import Tap
 from lifecycle.errors import UnknownEventError
-from lifecycle.listeners import Tap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lifecycle.engine import Lifecycle
-    from lifecycle.listeners import Control
+    from lifecycle.engine.listeners import Control, LifecycleView
     from lifecycle.protocol import Protocol
-    from lifecycle.rules import Payload
+    from lifecycle.protocol.rules import Payload
+    from lifecycle.trace.formats.source import Source
     from lifecycle.trace.report import Report, Run
-    from lifecycle.trace.source import Source
 
 __all__ = ["Watch", "overlay_of_lifecycle", "overlay_of_report", "overlay_of_trace"]
 
@@ -128,7 +128,9 @@ class Watch(Tap):
         self._rejected: list[tuple[str, str, int]] = []
         self._failures: dict[tuple[str, str], str] = {}
 
-    def after_notify(self, lifecycle: Lifecycle, payload: Payload, duration: int, error: BaseException | None) -> None:
+    def after_notify(
+        self, lifecycle: LifecycleView, payload: Payload, duration: int, error: BaseException | None
+    ) -> None:
         """Count an event that was taken."""
         event: Any = lifecycle.event.type_
         protocol = lifecycle.protocol
@@ -148,13 +150,13 @@ class Watch(Tap):
         if error is not None:
             self._failures[source, event.name] = f"{type(error).__name__}: {error}"
 
-    def rejected(self, lifecycle: Lifecycle, event: object, error: Exception) -> None:
+    def rejected(self, lifecycle: LifecycleView, event: object, error: Exception) -> None:
         """Keep an event that was rejected."""
         position = getattr(error, "position", None)
         if position is not None:
             self._rejected.append((lifecycle.state, _name(lifecycle.protocol, str(event)), position))
 
-    def control(self, lifecycle: Lifecycle, action: Control, detail: object) -> None:
+    def control(self, lifecycle: LifecycleView, action: Control, detail: object) -> None:
         """Begin again with a new run, or go on from where a saved one stood."""
         if action == "reset" or (action == "load" and self._state in lifecycle.protocol.final):
             self._clear()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lifecycle import protocols
-from lifecycle.diagram.dot import to_dot
 from lifecycle.diagram.errors import RenderError
-from lifecycle.diagram.mermaid import to_mermaid
 from lifecycle.diagram.model import picture
-from lifecycle.diagram.render import to_svg
+from lifecycle.diagram.renderers.dot import to_dot
+from lifecycle.diagram.renderers.graphviz import to_svg
+from lifecycle.diagram.renderers.mermaid import to_mermaid
+from lifecycle.diagram.renderers.table import to_table
 from lifecycle.diagram.runs import overlay_of_lifecycle, overlay_of_report
-from lifecycle.diagram.table import to_table
 from lifecycle.engine import Lifecycle
 from lifecycle.protocol import Protocol
 

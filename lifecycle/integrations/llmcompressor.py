@@ -8,18 +8,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lifecycle import protocols
-from lifecycle.engine import Lifecycle, OnViolation
+from lifecycle.engine import Lifecycle
+from lifecycle.engine.saved import check_keys, check_like, check_same
 from lifecycle.errors import LifecycleError, LifecycleWarning, grouped
 from lifecycle.events import Event, EventType, spellings
 from lifecycle.integrations import require
-from lifecycle.saved import check_keys, check_like, check_same
 from lifecycle.session.modifier import Modifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
 
+    from lifecycle.engine.lifecycle import OnViolation
     from lifecycle.protocol import Protocol
-    from lifecycle.rules import Payload
+    from lifecycle.protocol.rules import Payload
     from lifecycle.session.state import State
 
 __all__ = ["AdaptedModifier", "CountedEvent", "adapt", "guard"]
@@ -149,7 +150,7 @@ def guard(
         warnings.warn(message, LifecycleWarning, stacklevel=3)
 
 
-class _Seen:
+class _StandIn:
     """An object of LLM Compressor's with some attributes replaced. What is set on it is set on the object."""
 
     def __init__(self, real: Any, **replaced: Any) -> None:
@@ -221,9 +222,9 @@ class _Guard:
 
             # LLM Compressor refuses a loss that is missing; where the engine has let it pass, so must that.
             loss = counted if kwargs.get("loss") is None else kwargs["loss"]
-            seen = self._seen(update_event=tell)
+            stand_in = self._stand_in(update_event=tell)
             passed = {**kwargs, "loss": loss, "global_step": event.global_step}
-            return self._originals["event"].__func__(seen, counted.type_, **passed)
+            return self._originals["event"].__func__(stand_in, counted.type_, **passed)
 
         label = {"label": _names(self.real.state.model, kwargs["modules"])} if "modules" in kwargs else {}
         return self._fire(type_, {**label, **kwargs}, deliver)
@@ -238,7 +239,7 @@ class _Guard:
                 except Exception as error:  # noqa: BLE001 # all are attempted, and raised as one
                     failures.append(error)
 
-            answer = self._originals["finalize"].__func__(self._seen(finalize=attempt), **kwargs)
+            answer = self._originals["finalize"].__func__(self._stand_in(finalize=attempt), **kwargs)
             if failures:
                 raise grouped(f"{len(failures)} of {len(self.real.recipe.modifiers)} modifiers failed", failures)
             return answer
@@ -284,7 +285,7 @@ class _Guard:
         if self._delivery is not None:
             self._answer = self._delivery(event)
 
-    def _seen(self, **method: Callable[..., Any]) -> _Seen:
+    def _stand_in(self, **method: Callable[..., Any]) -> _StandIn:
         """LLM Compressor's lifecycle as one of its own methods is to see it.
 
         The engine has judged the order, so it refuses nothing; and `method` takes the place of a method of each
@@ -292,13 +293,13 @@ class _Guard:
         """
         ((name, replacement),) = method.items()
         modifiers = [
-            _Seen(modifier, **{name: partial(replacement, modifier)})
+            _StandIn(modifier, **{name: partial(replacement, modifier)})
             for modifier in self.real.recipe.modifiers
             if not modifier.finalized
         ]
-        return _Seen(
+        return _StandIn(
             self.real,
-            recipe=_Seen(self.real.recipe, modifiers=modifiers),
+            recipe=_StandIn(self.real.recipe, modifiers=modifiers),
             initialized_=True,
             finalized=False,
             _validate_event_order=self._note_order,

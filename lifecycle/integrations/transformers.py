@@ -5,17 +5,16 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
+from lifecycle.engine.listeners import Tap
 from lifecycle.errors import LifecycleError
 from lifecycle.events import EventType
 from lifecycle.integrations import require
-from lifecycle.listeners import Tap
 from lifecycle.session import CompressionSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lifecycle.engine import Lifecycle
-    from lifecycle.listeners import Control
+    from lifecycle.engine.listeners import Control, LifecycleView
 
 __all__ = ["LifecycleCallback", "LifecycleMixin"]
 
@@ -112,7 +111,7 @@ class LifecycleCallback(_StepCallback, Tap):
         self._handles: tuple[Any, ...] = ()
         session.lifecycle.attach(self)
 
-    def control(self, lifecycle: Lifecycle, action: Control, detail: object) -> None:
+    def control(self, lifecycle: LifecycleView, action: Control, detail: object) -> None:
         """Watch no longer when the run has failed."""
         if action in {"abort", "reset"}:
             self._unwatch()

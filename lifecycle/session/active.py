@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lifecycle import protocols
+from lifecycle.engine.methods import EventMethods
 from lifecycle.errors import LifecycleError
-from lifecycle.methods import EventMethods
 from lifecycle.session.session import CompressionSession, entered
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from lifecycle.engine.saved import check_keys, check_like, check_same
 from lifecycle.errors import LifecycleError
 from lifecycle.events import Event, EventType, check_count
-from lifecycle.saved import check_keys, check_like, check_same
 
 if TYPE_CHECKING:
-    from lifecycle.rules import Payload
+    from lifecycle.protocol.rules import Payload
     from lifecycle.session.modifier import Modifier
     from lifecycle.session.state import State
 

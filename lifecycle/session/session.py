@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from lifecycle import protocols
 from lifecycle.engine import Lifecycle
+from lifecycle.engine.listeners import Tap
+from lifecycle.engine.methods import EventMethods
+from lifecycle.engine.saved import check_keys, check_same
 from lifecycle.errors import LifecycleError, LifecycleWarning, grouped
 from lifecycle.events import Event, EventType
-from lifecycle.listeners import Tap
-from lifecycle.methods import EventMethods
-from lifecycle.saved import check_keys, check_same
 from lifecycle.session.modifier import Modifier, check_modifier
 from lifecycle.session.schedule import Schedule
 from lifecycle.session.state import State
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from lifecycle.engine import Outcome
-    from lifecycle.listeners import Control
+    from lifecycle.engine.lifecycle import Outcome
+    from lifecycle.engine.listeners import Control, LifecycleView
     from lifecycle.protocol import Protocol
-    from lifecycle.rules import Payload
+    from lifecycle.protocol.rules import Payload
 
 __all__ = ["CompressionSession", "entered"]
 
@@ -102,7 +102,7 @@ class CompressionSession(EventMethods):
         self._begin()
         # Also at events that the protocol does not use: those may be let through.
         self.lifecycle.on(self.lifecycle.protocol.spellings.values(), self._deliver)
-        self.lifecycle.attach(_Ear(self._control))
+        self.lifecycle.attach(_ControlTap(self._control))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a CompressionSession cannot be copied or pickled; resume a new one from its state_dict()")
@@ -332,9 +332,9 @@ def _check_names(payload: Payload) -> None:
         raise LifecycleError(f"a payload may not be called 'self', 'state' or 'event', got {names}")
 
 
-class _Ear(Tap):
+class _ControlTap(Tap):
     def __init__(self, hear: Callable[[Control, Any], None]) -> None:
         self.hear = hear
 
-    def control(self, lifecycle: Lifecycle, action: Control, detail: object) -> None:
+    def control(self, lifecycle: LifecycleView, action: Control, detail: object) -> None:
         self.hear(action, detail)

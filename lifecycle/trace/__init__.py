@@ -4,10 +4,9 @@
 journals, other JSON Lines and the logs of LLM Compressor. [`check`][lifecycle.trace.check] says what is wrong in them.
 """
 
+from lifecycle.journal import Header, Journal, Record
 from lifecycle.trace.checking import check
-from lifecycle.trace.journal import Journal
-from lifecycle.trace.readers import read
-from lifecycle.trace.records import Header, Record
+from lifecycle.trace.formats import read
 from lifecycle.trace.report import Failure, Report, Resumption, Run, TransitionCount, Violation, json_schema
 
 __all__ = [

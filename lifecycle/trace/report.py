@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from lifecycle.drawable import Drawable, Printable
 from lifecycle.errors import (
     ExpectationError,
     IllegalEventError,
@@ -257,7 +258,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Drawable, Printable):
     """What is in a trace, and what is wrong with it. It prints as text.
 
     Attributes:
@@ -287,16 +288,6 @@ class Report:
     runs: tuple[Run, ...]
     notes: dict[str, int]
     note_count: int
-
-    def __str__(self) -> str:
-        from lifecycle.trace.render import to_text  # noqa: PLC0415 # it draws the values of this module
-
-        return to_text(self)
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        from lifecycle.diagram.shown import mimebundle  # noqa: PLC0415 # it draws itself
-
-        return mimebundle(self)
 
     def to_json(self) -> str:
         """The report as a JSON object on one line; ``docs/schema/report.json`` describes it.

@@ -12,7 +12,7 @@ from harness import least_times
 
 from lifecycle import Lifecycle, protocols, trace
 from lifecycle.diagram import find_program, overlay_of_report, overlay_of_trace, picture, to_dot, to_svg
-from lifecycle.diagram.svg import finish
+from lifecycle.diagram.renderers.svg import finish
 
 EVENTS_PER_BATCH = 5
 MOST_FOR_TEXT = 0.1

@@ -1,0 +1,1 @@
+"""Turns pictures into DOT, Mermaid, SVG, files, and tables."""
