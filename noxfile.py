@@ -8,7 +8,7 @@ nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["lint", "types", "tests", "docs", "diagrams"]
 
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 TOOLS = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "tools")
 DOCS = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs")
 MERMAID = "mermaid@11"
@@ -39,10 +39,11 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format."""
-    session.install(tool("ruff"))
+    """Check style, format, and who imports whom."""
+    session.install("-e", ".", tool("ruff"), tool("import-linter"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-logo")
 
 
 @nox.session

@@ -2,6 +2,7 @@ import ast
 import importlib
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 from importlib.resources import files
@@ -78,6 +79,12 @@ def test_contributing_shows_the_floors_that_the_tool_checks():
     shown = re.findall(r"^\| (`\S+`(?:, `\S+`)*) \|", text, re.MULTILINE)
     floors = [set(re.findall(r"`([\w.]+?)(?:\.py|/)?`", line)) for line in shown]
     assert floors == [floor - {"__main__"} for floor in reversed(layers()) if floor != {"__main__"}]
+
+
+def test_the_picture_of_the_house_shows_who_imports_whom():
+    assert runpy.run_path(str(DOCS / "house.py"))["to_dot"]() == DOCS.joinpath("house.dot").read_text(encoding="utf-8")
+    drawn = DOCS.joinpath("house.svg").read_text(encoding="utf-8")
+    assert set(re.findall(r"<title>(\w+)</title>", drawn)) - {"house"} == set().union(*layers()) - {"__main__"}
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.count(".") == 1])
