@@ -59,7 +59,7 @@ class CurrentRun:
         self._place = self._row = protocol.rows[protocol.initial]
         self._holds = 0
         self._history: deque[Any] = deque(maxlen=HISTORY_LENGTH)
-        self._violations = _NO_VIOLATIONS
+        self._violations: deque[IllegalEventError] = _NO_VIOLATIONS
         self._aborted = False
         # What is being told to observers or taps just now.
         self._notifying: Any = None
